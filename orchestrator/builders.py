@@ -1,0 +1,157 @@
+"""Builds the stages of a plan, wave after wave: single processes as Ray tasks, trained LLMs as Tune trials."""
+
+import dataclasses
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from orchestrator.console import progress
+from orchestrator.failures import note_failure, read_failure
+from orchestrator.job import Job
+from orchestrator.plan import Plan, waves
+from orchestrator.provenance import provenance
+from orchestrator.resources import Allocation
+from orchestrator.stages import Stage, StageStore
+from orchestrator.tuning import tune_jobs
+
+_TASK_KINDS = ("data", "sasrec", "probe")
+
+
+@dataclasses.dataclass(frozen=True)
+class Builder:
+    """Builds what a plan needs and the store lacks.
+
+    Args:
+        storage: The storage directory.
+        sweep: Name of the sweep.
+        allocation: What the cluster gives to a trial.
+    """
+
+    storage: Path
+    sweep: str
+    allocation: Allocation
+
+    def build(self, plan: Plan) -> dict[str, str]:
+        """Builds all stages in order; gives the message of every stage that failed or lacked an input, by id."""
+        failures: dict[str, str] = {}
+        store = StageStore(self.storage / "stages")
+        for wave in waves(plan):
+            todo = [stage for stage in wave if not store.is_done(stage.stage_id)]
+            ready = []
+            for stage in todo:
+                if lost := [name for name in stage.inputs.values() if name in failures]:
+                    failures[stage.stage_id] = f"{stage.stage_id}: its input {lost[0]} failed: {failures[lost[0]]}"
+                else:
+                    ready.append(stage)
+            if ready:
+                failures |= self._build_wave(plan, ready)
+        return failures
+
+    def job(self, plan: Plan, stage: Stage, num_jobs: int) -> Job:
+        """A stage with its share of the cluster, when `num_jobs` run side by side."""
+        share = self.allocation.shared_among(num_jobs)
+        return Job(
+            stage=stage,
+            experiment=plan.experiments[stage.stage_id].model_dump(mode="json"),
+            storage=self.storage,
+            sweep=self.sweep,
+            workers=plan.workers,
+            threads=share.threads,
+            cpus=share.cpus_per_worker,
+            use_gpu=share.use_gpu,
+            provenance={**provenance(), "workers": plan.workers.model_dump(mode="json"), "threads": share.threads},
+        )
+
+    def _build_wave(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
+        kinds = {stage.kind for stage in stages}
+        progress(f"{' and '.join(sorted(kinds))}: {len(stages)} to build")
+        trained = [stage for stage in stages if stage.kind in ("finetune", "distill")]
+        single = [stage for stage in stages if stage.kind in _TASK_KINDS]
+        states = [stage for stage in stages if stage.kind == "states"]
+        self._run_tasks(plan, [[stage] for stage in single] + _by_teacher(states))
+        if trained:
+            jobs = [self.job(plan, stage, len(trained)) for stage in trained]
+            for job in jobs:
+                job.failure_file.unlink(missing_ok=True)
+            tune_jobs(jobs, self.allocation.concurrent_trials, say_epoch)
+        return self._failures(plan, stages)
+
+    def _run_tasks(self, plan: Plan, groups: Sequence[Sequence[Stage]]) -> None:
+        running = {}
+        for group in groups:
+            jobs = [self.job(plan, stage, len(groups)) for stage in group]
+            for job in jobs:
+                job.failure_file.unlink(missing_ok=True)
+            options = {"num_cpus": jobs[0].cpus, "num_gpus": int(jobs[0].use_gpu), "max_retries": 2}
+            running[_build_group.options(**options).remote([job.to_dict() for job in jobs])] = group
+        while running:
+            (ready,), _ = ray.wait(list(running), num_returns=1)
+            group = running.pop(ready)
+            try:
+                ray.get(ready)
+            except ray.exceptions.RayError as error:
+                # Its message is in the sweep's folder, unless the process died without a word.
+                for stage in group:
+                    job = self.job(plan, stage, 1)
+                    if read_failure(job.failure_file) is None:
+                        note_failure(job.failure_file, error)
+            else:
+                for stage in group:
+                    progress(f"  {stage.stage_id} done")
+
+    def _failures(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
+        found = {}
+        for stage in stages:
+            job = self.job(plan, stage, 1)
+            if not job.store.is_done(stage.stage_id):
+                message = read_failure(job.failure_file)
+                found[stage.stage_id] = message or f"{stage.stage_id}: it was not built, and nothing says why."
+        return found
+
+
+def say_epoch(name: str, result: dict[str, Any]) -> None:
+    """One line per trial and epoch."""
+    if "train/loss" in result:
+        progress(
+            f"  {name}  epoch {result['epoch']}  loss {result['train/loss']:.4f}"
+            f"  valid NDCG@10 {result['valid/ndcg_at_10']:.4f}"
+        )
+
+
+def _by_teacher(states: Sequence[Stage]) -> list[list[Stage]]:
+    """Layers of one teacher are read in one pass."""
+    groups: dict[tuple[str, object], list[Stage]] = {}
+    for stage in states:
+        groups.setdefault((stage.inputs["teacher"], stage.settings["align_at"]), []).append(stage)
+    return list(groups.values())
+
+
+@ray.remote
+def _build_group(raw: list[dict[str, Any]]) -> None:
+    """Builds one stage, or several layers of one teacher's states."""
+    jobs = [Job.from_dict(job) for job in raw]
+    try:
+        _build(jobs)
+    except Exception as error:
+        # Written down and raised again: Ray keeps a traceback, a person wants the sentence.
+        for job in jobs:
+            note_failure(job.failure_file, error)
+        raise
+
+
+def _build(jobs: list[Job], folders: tuple[Path, ...] = ()) -> None:
+    if len(folders) < len(jobs):
+        job = jobs[len(folders)]
+        with job.store.build(job.stage, job.provenance) as folder:
+            _build(jobs, (*folders, folder))
+        return
+    # Only the task's own process pays for torch's libraries.
+    from orchestrator import tasks  # noqa: PLC0415
+
+    kind = jobs[0].stage.kind
+    if kind == "states":
+        tasks.build_states(jobs, folders)
+    else:
+        {"data": tasks.build_data, "sasrec": tasks.build_sasrec, "probe": tasks.build_probe}[kind](jobs[0], folders[0])

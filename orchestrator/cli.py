@@ -1,0 +1,152 @@
+"""The orchestrator's only command line; `sweep.py` calls it."""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from orchestrator.console import complain, say
+from orchestrator.plan import Plan, make_plan, waves
+from orchestrator.resources import Node, allocate
+from orchestrator.search_space import SearchSpace, load_search_space, space_names
+from orchestrator.searching import plan_shared_stages
+from orchestrator.stages import StageStore
+from orchestrator.sweep_folder import SweepFolder, sweeps
+from slmrec_core.errors import ConfigError, RunError, UserError
+
+EXIT_FAILED, EXIT_USER_ERROR = 1, 2
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `sweep.py [SPACE] [--set dotted.key=value]... [--storage DIR] [--name NAME] [--resume] [--dry-run]`.
+
+    Returns:
+        0 done, 1 a run failed, 2 the user's mistake, 128 + n ended by signal n.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("slmrec_core").setLevel(logging.INFO)
+    try:
+        return _run(options)
+    except UserError as error:
+        complain(str(error))
+        return EXIT_USER_ERROR
+    except RunError as error:
+        complain(str(error))
+        return EXIT_FAILED
+
+
+def _run(options: argparse.Namespace) -> int:
+    space = load_search_space(options.space, options.set)
+    plan = make_plan(space)
+    if space.sampled_group() is not None:
+        plan_shared_stages(plan, space)
+    storage = _storage(options.storage)
+    space_name = Path(options.space).stem
+    if options.dry_run:
+        _say_plan(plan, space, storage)
+        return 0
+    folder = _folder(storage, space_name, options.name, options.resume, plan)
+    command = _resume_command(options, storage, folder.name)
+    # Ray, torch's trainers and MLflow take seconds to import; a mistake above is answered without them.
+    from orchestrator.runner import Sweep, run_sweep  # noqa: PLC0415
+
+    return run_sweep(Sweep(space_name, space, plan, storage, folder, command))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="sweep.py", description="How many LLM layers does next-item ranking need? Runs a search space on Ray."
+    )
+    parser.add_argument("space", nargs="?", default="depth", metavar="SPACE",
+                        help=f"a file, or one of: {', '.join(space_names())} (default: depth)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
+                        help="a setting under its dotted name, e.g. --set seeds=3; on a swept key it replaces the axis")
+    parser.add_argument("--storage", type=Path, metavar="DIR",
+                        help="where everything is kept (default: $SLMREC_STORAGE, else ~/slmrec-runs)")
+    parser.add_argument("--name", help="of the sweep (default: <space>-<UTC time>)")
+    parser.add_argument("--resume", action="store_true", help="go on with a sweep that did not finish")
+    parser.add_argument("--dry-run", action="store_true", help="print stages and trials, start nothing")
+    return parser
+
+
+def _storage(given: Path | None) -> Path:
+    named = given or Path(os.environ.get("SLMREC_STORAGE") or Path.home() / "slmrec-runs")
+    if "://" in str(named) or ":/" in str(named):
+        raise ConfigError(f"--storage: must be a directory that every node sees, got the URI {str(named)!r}. Mount it.")
+    return named.expanduser().absolute()
+
+
+def _made(storage: Path) -> None:
+    try:
+        for folder in (storage, storage / "stages", storage / "sweeps"):
+            folder.mkdir(parents=True, exist_ok=True)
+        # Checkpoints in it are pickles: nobody else may write there.
+        storage.chmod(0o700)
+        (storage / ".writable").touch()
+        (storage / ".writable").unlink()
+    except OSError as error:
+        raise ConfigError(
+            f"--storage: must be a directory that can be written, got {storage} ({error.strerror}: {error.filename})."
+            " Give another --storage."
+        ) from error
+
+
+def _folder(storage: Path, space: str, name: str | None, resume: bool, plan: Plan) -> SweepFolder:
+    _made(storage)
+    if not resume:
+        folder = SweepFolder(storage, name or f"{space}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
+        if folder.exists:
+            raise ConfigError(f"--name: a sweep of this name exists, got {folder.name!r}. Add --resume, or rename.")
+        return folder
+    if name is None:
+        unfinished = [s for s in sweeps(storage) if s.space == space and s.state != "finished" and not s.is_alive]
+        if not unfinished:
+            raise ConfigError(f"--resume: no unfinished sweep of {space!r} is in {storage}, got none. Start one.")
+        folder = unfinished[0]
+    else:
+        folder = SweepFolder(storage, name)
+    if changes := _changes(folder.planned_settings(), plan.settings()):
+        listed = "\n".join(f"  {change}" for change in changes[:20])
+        raise ConfigError(f"--resume: settings must be those of sweep {folder.name}, got changes:\n{listed}")
+    return folder
+
+
+def _changes(before: dict[str, dict[str, object]], now: dict[str, dict[str, object]]) -> list[str]:
+    """What differs, setting by setting; trials that only one of them has come with the reason when it is a setting."""
+    if before == now:
+        return []
+    changes = []
+    for name in sorted({key for settings in [*before.values(), *now.values()] for key in settings} - {"stage"}):
+        old = sorted({str(settings.get(name)) for settings in before.values()})
+        new = sorted({str(settings.get(name)) for settings in now.values()})
+        if old != new:
+            changes.append(f"{name}: {', '.join(old)} → {', '.join(new)}")
+    return changes or [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())] or ["the content of the inputs"]
+
+
+def _resume_command(options: argparse.Namespace, storage: Path, name: str) -> str:
+    parts = [sys.executable, str(Path(__file__).with_name("sweep.py")), options.space]
+    for override in options.set:
+        parts += ["--set", override]
+    return shlex.join([*parts, "--storage", str(storage), "--name", name, "--resume"])
+
+
+def _say_plan(plan: Plan, space: SearchSpace, storage: Path) -> None:
+    store = StageStore(storage / "stages")
+    say(f"Study {space.study}, seeds {space.seeds}, storage {storage}")
+    say("\nStages")
+    for wave in waves(plan):
+        for stage in wave:
+            say(f"  {'done  ' if store.is_done(stage.stage_id) else 'to run'}  {stage.stage_id}")
+    say("\nTrials")
+    for trial in plan.trials:
+        say(f"  {trial.trial_id}  ({trial.method}, stage {trial.stage_id})")
+    if space.sampled_group() is not None:
+        say(f"  … and {space.budget.num_trials} points drawn by {space.search.algorithm}")
+    here = [Node("this machine", float(os.cpu_count() or 1), 0.0)]
+    say(f"\nWorkers on this machine alone: {allocate(plan.workers, here).describe()}")

@@ -1,0 +1,108 @@
+"""Ray: joined where a cluster is up, started here where none is, with its noise kept out of the user's sight."""
+
+import contextlib
+import logging
+import os
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import ray
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from orchestrator.resources import Node
+from slmrec_core.errors import ConfigError
+
+ROOT = Path(__file__).resolve().parents[1]
+_AUTH_TOKEN = Path("~/.ray/auth_token")
+
+WORKER_ENVIRONMENT = {
+    "RAY_TRAIN_V2_ENABLED": "1",
+    # The default poll of 2 s costs each trial seconds at its start and end.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    "TOKENIZERS_PARALLELISM": "false",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Our own handler prints the resume command; Tune's would swallow the first signal.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "PYTHONWARNINGS": "ignore",
+}
+
+
+@contextlib.contextmanager
+def connected() -> Iterator[list[Node]]:
+    """A connection to Ray for the length of the block; gives the nodes that are alive.
+
+    A cluster is joined where RAY_ADDRESS names one, as under `ray job submit`; otherwise one is started here, with
+    its dashboard, since Ray frees the workers of a trial that was stopped early through it.
+    """
+    environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": _python_path()}
+    for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN"):
+        if name in os.environ:
+            environment[name] = os.environ[name]
+    os.environ.update(WORKER_ENVIRONMENT)
+    # Failures are told by us, in a sentence; Ray's own tracebacks stay in its logs and in the sweep's folder.
+    for name in ("ray", "ray.tune", "ray.train", "ray.data"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    joins = "RAY_ADDRESS" in os.environ
+    ray.init(
+        address=os.environ["RAY_ADDRESS"] if joins else "local",
+        include_dashboard=None if joins else True,
+        dashboard_host=None if joins else "127.0.0.1",
+        runtime_env={"env_vars": environment},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+    )
+    if not joins and (token := _AUTH_TOKEN.expanduser()).is_file():
+        # Ray writes it readable for all.
+        token.chmod(0o600)
+    try:
+        yield _nodes()
+    finally:
+        ray.shutdown()
+
+
+def check_storage_is_shared(storage: Path, nodes: list[Node]) -> None:
+    """Every node that may get a worker must see the storage directory.
+
+    Raises:
+        ConfigError: One does not; the message names it.
+    """
+    if len(nodes) < 2:
+        return
+    marker = storage / f".seen-{uuid.uuid4().hex[:8]}"
+    marker.touch()
+    try:
+        blind = [node for node in ray.nodes() if node["Alive"] and not _sees(node["NodeID"], marker)]
+    finally:
+        marker.unlink()
+    if blind:
+        raise ConfigError(
+            f"--storage: every node must see it, got {storage}, which {blind[0]['NodeManagerHostname']} does not."
+            " Give a shared mount."
+        )
+
+
+def _sees(node_id: str, marker: Path) -> bool:
+    look = ray.remote(num_cpus=0)(_exists)
+    strategy = NodeAffinitySchedulingStrategy(node_id=node_id, soft=False)
+    return bool(ray.get(look.options(scheduling_strategy=strategy).remote(str(marker))))
+
+
+def _exists(path: str) -> bool:
+    return Path(path).is_file()
+
+
+def _nodes() -> list[Node]:
+    return [
+        Node(node["NodeManagerHostname"], node["Resources"].get("CPU", 0.0), node["Resources"].get("GPU", 0.0))
+        for node in ray.nodes()
+        if node["Alive"]
+    ]
+
+
+def _python_path() -> str:
+    """Workers import this very copy of the project, under `--working-dir` as well as from an editable install."""
+    earlier = os.environ.get("PYTHONPATH")
+    return f"{ROOT}{os.pathsep}{earlier}" if earlier else str(ROOT)

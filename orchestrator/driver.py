@@ -1,0 +1,94 @@
+"""One trial: a Tune function that starts one Ray Train group of DeepSpeed workers and commits what they made."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.tune
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.exceptions import TrainingFailedError
+from ray.tune.integration.ray_train import TuneReportCallback
+
+from orchestrator.failures import note_failure, raise_noted
+from orchestrator.job import Job
+from slmrec_core.errors import TrialFailedError
+
+
+def run_trial(config: dict[str, Any]) -> None:
+    """The trainable: builds the stage of one job, unless it is there.
+
+    Args:
+        config: `job`, as `Job.to_dict`.
+
+    Raises:
+        TrialFailedError: The workers failed for good; the message is also kept in the sweep's folder.
+    """
+    job = Job.from_dict(config["job"])
+    if job.store.is_done(job.stage.stage_id):
+        return
+    try:
+        with job.store.build(job.stage, job.provenance) as folder:
+            train(job, folder)
+    except Exception as error:
+        # Written down and raised again: Tune keeps a traceback, a person wants the sentence.
+        note_failure(job.failure_file, error)
+        raise
+    shutil.rmtree(job.runs_folder / run_name(job), ignore_errors=True)
+
+
+def train(job: Job, folder: Path) -> None:
+    """Runs the group of workers to the end; after a lost worker, a new group goes on from the last checkpoint.
+
+    Raises:
+        TrialFailedError: Workers were lost more often than `workers.max_failures`.
+        RunError: A worker raised it on purpose; the same numbers would fail again, so it is not tried again.
+    """
+    for attempt in range(job.workers.max_failures + 1):
+        try:
+            # Train takes up the last checkpoint under the same name by itself.
+            _trainer(job, folder).fit()
+        except TrainingFailedError as error:
+            raise_noted(folder)
+            if attempt == job.workers.max_failures:
+                raise TrialFailedError(
+                    f"{job.stage.stage_id}: its workers were lost {attempt + 1} times, got {error}."
+                    " Look into the logs of Ray, then resume the sweep."
+                ) from error
+        else:
+            return
+
+
+def _trainer(job: Job, folder: Path) -> TorchTrainer:
+    return TorchTrainer(
+        _train_worker,
+        train_loop_config={"job": job.to_dict(), "folder": str(folder)},
+        torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=job.workers.num_workers,
+            use_gpu=job.use_gpu,
+            resources_per_worker={"CPU": job.cpus, **({"GPU": 1} if job.use_gpu else {})},
+        ),
+        run_config=ray.train.RunConfig(
+            # Train resumes whatever ran before under its name, so the name holds sweep and stage.
+            name=run_name(job),
+            storage_path=str(job.runs_folder),
+            callbacks=[TuneReportCallback()],
+            # We try again ourselves: Train would also repeat what was raised on purpose.
+            failure_config=ray.train.FailureConfig(max_failures=0),
+            checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
+        ),
+    )
+
+
+def run_name(job: Job) -> str:
+    """Of the Ray Train run: sweep and stage."""
+    return f"{job.sweep}--{job.stage.stage_id}"
+
+
+
+def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+    # The trial's own process and Train's controller import this module too: only workers pay for torch's libraries.
+    from orchestrator.worker import train_worker  # noqa: PLC0415
+
+    return train_worker(config)

@@ -1,0 +1,41 @@
+"""Messages of what failed, on disk: a person wants the sentence, not the traceback of a process elsewhere."""
+
+import json
+import traceback
+from pathlib import Path
+
+from slmrec_core.errors import RunError, SLMRecError
+
+_RAISED = "error.json"
+
+
+def failure_file(storage: Path, sweep: str, stage_id: str) -> Path:
+    """Where a failed stage's message is kept, until it succeeds: the message, an empty line, the traceback."""
+    return storage / "sweeps" / sweep / "failures" / f"{stage_id}.txt"
+
+
+def note_failure(file: Path, error: Exception) -> None:
+    """Keeps the message and the traceback of a failed stage."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    message = str(error) if isinstance(error, SLMRecError) else f"{type(error).__name__}: {error}"
+    file.write_text(f"{message}\n\n{traceback.format_exc()}")
+
+
+def read_failure(file: Path) -> str | None:
+    """The message alone; None = there is none."""
+    return file.read_text().partition("\n\n")[0] if file.is_file() else None
+
+
+def note_raised(folder: Path, error: SLMRecError) -> None:
+    """Notes in a stage's folder what a worker raised on purpose: the same numbers would fail again."""
+    (folder / _RAISED).write_text(json.dumps({"message": str(error)}))
+
+
+def raise_noted(folder: Path) -> None:
+    """Raises what a worker of this stage raised on purpose, if one did.
+
+    Raises:
+        RunError: With the worker's message.
+    """
+    if (file := folder / _RAISED).is_file():
+        raise RunError(json.loads(file.read_text())["message"])

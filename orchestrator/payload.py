@@ -1,0 +1,84 @@
+"""What a finished stage holds: result.json, metrics.jsonl, model/ and ranks.parquet."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from slmrec_core.data import SequenceDataset
+from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.models.recommender import RecommenderModel
+from slmrec_core.models.sasrec import SASRec
+from slmrec_core.recommender import Recommender
+from slmrec_core.training.evaluation import Ranking
+from slmrec_core.training.loop import EpochRecord, Progress
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Wall time of a stage, seconds."""
+
+    total: float
+    inference_users_per_second: float
+
+
+def write_records(folder: Path, records: Sequence[EpochRecord]) -> None:
+    """Writes metrics.jsonl anew: after a resume it must hold what the checkpoint knows, no more."""
+    text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
+    (folder / "metrics.jsonl").write_text(text)
+
+
+def append_record(folder: Path, record: EpochRecord) -> None:
+    """Adds a line to metrics.jsonl."""
+    with (folder / "metrics.jsonl").open("a") as stream:
+        stream.write(json.dumps(asdict(record)) + "\n")
+
+
+def write_trained(
+    folder: Path,
+    experiment: ExperimentConfig,
+    dataset: SequenceDataset,
+    network: RecommenderModel | SASRec,
+    progress: Progress,
+    rankings: Sequence[Ranking],
+    timing: Timing,
+) -> dict[str, Any]:
+    """The payload of a trained row; gives the content of result.json."""
+    metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+    train_seconds = sum(record.metrics["train/seconds"] for record in progress.records)
+    result = {
+        "method": experiment.method,
+        "num_layers": 0 if isinstance(network, SASRec) else network.num_layers,
+        "metrics": metrics,
+        **network.parameter_counts(),
+        "users_per_second": timing.inference_users_per_second,
+        "train_users_per_second": dataset.num_users * len(progress.records) / train_seconds,
+        "seconds": timing.total,
+        "best_epoch": progress.best_epoch,
+        "epochs": progress.epochs_done,
+        "repeat_share": dataset.repeat_share,
+        "status": "finished",
+    }
+    write_records(folder, progress.records)
+    write_ranks(folder, [ranking.frame(dataset) for ranking in rankings])
+    metadata = {
+        "settings": experiment.model_dump(mode="json"),
+        "data_fingerprint": dataset.fingerprint,
+        "metrics": metrics,
+    }
+    Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata).save_pretrained(folder / "model")
+    write_result(folder, result)
+    return result
+
+
+def write_ranks(folder: Path, frames: Sequence[pd.DataFrame]) -> None:
+    """ranks.parquet: what every interval and paired test is computed from."""
+    pd.concat(frames, ignore_index=True).to_parquet(folder / "ranks.parquet", index=False)
+
+
+def write_result(folder: Path, result: dict[str, Any]) -> None:
+    """result.json."""
+    (folder / "result.json").write_text(json.dumps(result, indent=2, sort_keys=True))

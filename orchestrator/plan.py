@@ -1,0 +1,261 @@
+"""What a sweep will do: its rows, the stages behind them, and in which order the stages can be built.
+
+    data ─► item table (SASRec) ─► finetune (teachers among them) ─► teacher states ─► distill, probe
+
+A stage's hash covers what defines its numbers and the stages that it reads, so equal work has equal names: the model
+fine-tuned at the teacher's depth *is* the teacher, and cross entropy alone at depth 4 is trained once for all studies.
+"""
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from orchestrator.search_space import ROW_KEY, WORKERS_PREFIX, SearchSpace
+from orchestrator.stages import Stage
+from orchestrator.trial import Trial
+from orchestrator.workers import WorkersConfig
+from slmrec_core.data import source_fingerprint
+from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE
+from slmrec_core.distillation.teacher import USER_VECTORS
+from slmrec_core.errors import ConfigError
+from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, dotted_defaults, resolve
+from slmrec_core.models.backbone import backbone_identity
+from slmrec_core.models.recommender import RecommenderConfig
+
+
+
+@dataclass
+class Plan:
+    """Rows of the result table, and every stage behind them."""
+
+    trials: list[Trial] = field(default_factory=list)
+    stages: dict[str, Stage] = field(default_factory=dict)
+    """By id, each after the stages that it reads."""
+    experiments: dict[str, ExperimentConfig] = field(default_factory=dict)
+    """What each stage is built from, by id; only what defines its numbers is in its hash."""
+    workers: WorkersConfig = field(default_factory=WorkersConfig)
+
+    def of_kind(self, *kinds: str) -> list[Stage]:
+        """Stages of some kinds, in order."""
+        return [stage for stage in self.stages.values() if stage.kind in kinds]
+
+    def add(self, stage: Stage, experiment: ExperimentConfig) -> str:
+        """Takes a stage in, if it is new, and gives its id."""
+        self.stages.setdefault(stage.stage_id, stage)
+        self.experiments.setdefault(stage.stage_id, experiment)
+        return stage.stage_id
+
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Resolved settings by trial: what a resumed sweep must agree with."""
+        return {trial.trial_id: {"stage": trial.stage_id, **trial.settings} for trial in self.trials}
+
+
+def make_plan(space: SearchSpace) -> Plan:
+    """The rows that a space fixes beforehand, over all seeds.
+
+    Raises:
+        ConfigError: A row cannot be; the message names the setting.
+        DataError: The data do not exist.
+    """
+    plan = Plan(workers=workers_of(space))
+    for settings in space.fixed_groups():
+        for seed in space.seeds:
+            add_row(plan, space, settings, seed)
+    return plan
+
+
+def add_row(
+    plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int, read_test: bool = True
+) -> Trial:
+    """Plans one row for one seed: its stages, and those that it reads with rows of their own.
+
+    Args:
+        plan: Grows.
+        space: Whose budget and checkpoint rule hold.
+        settings: Dotted names; `row` and `workers.*` among them.
+        seed: Of item table, teacher and student.
+        read_test: False = a trial of a search, whose test split stays closed.
+    """
+    stages = StagePlanner(plan, experiment_of(space, settings, seed).simplified())
+    experiment = stages.experiment
+    row = str(settings.get(ROW_KEY) or experiment.method)
+    if experiment.method != "sasrec":
+        table = stages.item_table()
+        _add_trial(plan, table, "sasrec", plan.experiments[table])
+    if experiment.needs_teacher_stage:
+        teacher = stages.teacher()
+        _add_trial(plan, teacher, "teacher", plan.experiments[teacher])
+    return _add_trial(plan, stages.own(read_test), row, experiment)
+
+
+def experiment_of(space: SearchSpace, settings: dict[str, Any], seed: int) -> ExperimentConfig:
+    """One row's resolved experiment."""
+    own = {n: v for n, v in settings.items() if n != ROW_KEY and not n.startswith(WORKERS_PREFIX)}
+    if space.budget.max_epochs is not None:
+        epochs = own.get("training.epochs", dotted_defaults()["training.epochs"])
+        own["training.epochs"] = min(int(str(epochs)), space.budget.max_epochs)
+    experiment = resolve({**own, "seed": seed})
+    if Path(experiment.data.path).is_file():
+        # Workers run elsewhere: a relative path would mean another file there.
+        absolute = experiment.data.model_copy(update={"path": str(Path(experiment.data.path).resolve())})
+        experiment = experiment.model_copy(update={"data": absolute})
+    return experiment
+
+
+def workers_of(space: SearchSpace) -> WorkersConfig:
+    """The workers' settings: the same for all rows of a sweep."""
+    for group in space.params:
+        if stray := [name for name in group if name.startswith(WORKERS_PREFIX)]:
+            raise ConfigError(f"params: workers are the same for all rows, got {stray[0]!r}. Move it to base.")
+    named = {n.removeprefix(WORKERS_PREFIX): v for n, v in space.base.items() if n.startswith(WORKERS_PREFIX)}
+    return WorkersConfig.model_validate(named)
+
+
+class StagePlanner:
+    """Stages of one experiment, each added to the plan together with what it reads."""
+
+    def __init__(self, plan: Plan, experiment: ExperimentConfig) -> None:
+        self._plan = plan
+        self.experiment = experiment
+
+    def data(self) -> str:
+        """The filtered, ordered, split interactions."""
+        config = self.experiment.data
+        settings = {**dotted(config), "source": source_fingerprint(config), "min_events": self.experiment.min_events}
+        # Content counts, not where it lies.
+        del settings["path"]
+        return self._add("data", settings, {})
+
+    def item_table(self) -> str:
+        """SASRec."""
+        table = self._shared(method="sasrec")
+        settings = {
+            "item_table": dotted(table.experiment.item_table),
+            "max_seq_len": table.experiment.max_seq_len,
+            "evaluation": _evaluation(table.experiment),
+            "seed": table.experiment.seed,
+        }
+        return table._add("sasrec", settings, {"data": self.data()})
+
+    def teacher(self) -> str:
+        """The model fine-tuned at the teacher's depth."""
+        as_student = StudentConfig(**self.experiment.teacher.model_dump())
+        return self._shared(method="finetune", student=as_student, distillation=CROSS_ENTROPY_ALONE).own()
+
+    def states(self, layer: int | str) -> str:
+        """The teacher after one layer at every training position."""
+        settings = {"layer": layer, "align_at": self.experiment.distillation.align_at}
+        return self._add("states", settings, {"data": self.data(), "teacher": self.teacher()})
+
+    def own(self, read_test: bool = True) -> str:
+        """The stage that holds the row's numbers."""
+        method = self.experiment.method
+        if method == "sasrec":
+            return self.item_table()
+        if method == "probe":
+            settings = {"probe": dotted(self.experiment.probe), "evaluation": _evaluation(self.experiment)}
+            return self._add("probe", settings, {"data": self.data(), "teacher": self.teacher()})
+        settings = self._trained() | ({} if read_test else {"read_test": False})
+        inputs = {"data": self.data(), "item_table": self.item_table()}
+        if method == "distill":
+            settings |= self._distillation()
+            inputs |= self._teacher_inputs()
+        return self._add(method, settings, inputs)
+
+    def _distillation(self) -> dict[str, Any]:
+        experiment, pairing = self.experiment, self.experiment.pairing()
+        assert pairing is not None
+        blocks = {"num_blocks": pairing.num_blocks, "teacher_layers": pairing.teacher_layers}
+        online = experiment.distillation.mode == "online"
+        return {
+            "distillation": dotted(experiment.distillation) | blocks,
+            "init": experiment.student.init,
+            "online_teacher": _model_settings(experiment.teacher_model()) if online else None,
+        }
+
+    def _teacher_inputs(self) -> dict[str, str]:
+        experiment, pairing = self.experiment, self.experiment.pairing()
+        assert pairing is not None
+        config = experiment.distillation
+        inputs = {"teacher": self.teacher()} if experiment.needs_teacher_stage else {}
+        if config.mode == "offline" and config.teacher_states == "stored":
+            layers: list[int | str] = [*pairing.teacher_layers] if config.aligns else []
+            names = [*layers, *([USER_VECTORS] if config.logit_weight > 0 else [])]
+            inputs |= {f"states_{name}": self.states(name) for name in names}
+        return inputs
+
+    def _trained(self) -> dict[str, Any]:
+        experiment = self.experiment
+        return {
+            "model": _model_settings(experiment.student_model()),
+            "training": dotted(experiment.training),
+            "evaluation": _evaluation(experiment),
+            "max_seq_len": experiment.max_seq_len,
+            "seed": experiment.seed,
+        }
+
+    def _shared(self, **changes: object) -> "StagePlanner":
+        """The planner of a stage that others read: of the same seed, unless one teacher serves all."""
+        seed = 0 if self.experiment.shared_teacher else self.experiment.seed
+        return StagePlanner(self._plan, self.experiment.model_copy(update={**changes, "seed": seed}))
+
+    def _add(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
+        # Tuples become lists as they would on disk, so that a plan read back has the same hashes.
+        return self._plan.add(Stage.of(kind, json.loads(json.dumps(settings)), inputs), self.experiment)
+
+
+def _model_settings(model: RecommenderConfig) -> dict[str, Any]:
+    """A network's settings with its weights named by content, and without what its tuning ignores."""
+    settings = {**model.model_dump(mode="json"), "backbone": _identity(str(model.backbone))}
+    if model.tuning == "full":
+        for name in ("lora_rank", "lora_alpha", "lora_dropout"):
+            del settings[name]
+    return settings
+
+
+_known_identities: dict[str, str] = {}
+
+
+def _identity(backbone: str) -> str:
+    """A backbone's identity; files are hashed and hubs asked once per process."""
+    if backbone not in _known_identities:
+        _known_identities[backbone] = backbone_identity(backbone)
+    return _known_identities[backbone]
+
+
+def _evaluation(experiment: ExperimentConfig) -> dict[str, object]:
+    """Evaluation settings that decide numbers: the size of a batch does not."""
+    settings = dotted(experiment.evaluation)
+    del settings["batch_size"]
+    return settings
+
+
+def _add_trial(plan: Plan, stage_id: str, row: str, experiment: ExperimentConfig) -> Trial:
+    method = experiment.method
+    pairing = experiment.pairing()
+    layers = {"sasrec": 0, "probe": experiment.teacher.num_layers}.get(method, experiment.student.num_layers)
+    online = method == "distill" and experiment.distillation.mode == "online"
+    trial = Trial(
+        trial_id=f"{row}-{layers}-seed{experiment.seed}-{stage_id.rpartition('-')[2][:8]}",
+        row=row,
+        method=method,
+        stage_id=stage_id,
+        num_layers=layers,
+        teacher_layers=experiment.teacher.num_layers if experiment.needs_teacher_stage or online else None,
+        num_blocks=pairing.num_blocks if pairing else None,
+        seed=experiment.seed,
+        settings=dotted(experiment),
+        shared_teacher=experiment.shared_teacher,
+    )
+    if all(known.trial_id != trial.trial_id for known in plan.trials):
+        plan.trials.append(trial)
+    return trial
+
+
+def waves(plan: Plan) -> Iterator[list[Stage]]:
+    """Stages that can be built side by side, wave after wave."""
+    for kinds in (("data",), ("sasrec",), ("finetune",), ("states",), ("distill", "probe")):
+        if stages := plan.of_kind(*kinds):
+            yield stages

@@ -1,0 +1,201 @@
+"""A sweep from its plan to its table: stages, search, results, figures, MLflow."""
+
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestrator.builders import Builder, say_epoch
+from orchestrator.cluster import check_storage_is_shared, connected
+from orchestrator.console import complain, progress, say
+from orchestrator.curves import curves, paired_comparisons
+from orchestrator.figures import draw
+from orchestrator.interruption import Interrupted, interruptible
+from orchestrator.plan import Plan, add_row
+from orchestrator.provenance import provenance
+from orchestrator.resources import allocate
+from orchestrator.results import Ending, best_student, collect, format_table, write_results
+from orchestrator.search_space import SearchSpace
+from orchestrator.searching import plan_shared_stages, run_search
+from orchestrator.stages import StageStore
+from orchestrator.sweep_folder import SweepFolder, sweeps
+from orchestrator.tracking import DatasetFacts, MlflowMirror, RunStatus, SweepReport, TrackingStore, tracking_uri_of, ui_command
+from slmrec_core.data import SequenceDataset
+from slmrec_core.errors import TrialFailedError
+
+EXIT_DONE, EXIT_FAILED = 0, 1
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """What is run, where, under which name."""
+
+    space_name: str
+    space: SearchSpace
+    plan: Plan
+    storage: Path
+    folder: SweepFolder
+    resume_command: str
+
+
+def run_sweep(sweep: Sweep) -> int:
+    """Runs a sweep, or what is left of it, and gives the exit code.
+
+    Raises:
+        ConfigError: Workers do not fit the cluster, or it is being run already.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(sweep.folder.held())
+        _say_what_was_found(sweep)
+        if not sweep.folder.exists:
+            sweep.folder.start(sweep.space_name, {"study": sweep.space.study, "settings": sweep.plan.settings()})
+        sweep.folder.set_state("running")
+        stack.enter_context(interruptible())
+        mirror = _mirror(sweep)
+        try:
+            return _run(sweep, mirror, stack)
+        except Interrupted as interrupted:
+            say(f"Interrupted. Finished stages are kept; go on with:\n  {sweep.resume_command}")
+            sweep.folder.set_state("killed")
+            mirror.mark("KILLED")
+            return 128 + interrupted.signal_number
+        except BaseException:
+            sweep.folder.set_state("failed")
+            mirror.mark("FAILED")
+            raise
+
+
+def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
+    started = time.time()
+    nodes = stack.enter_context(connected())
+    check_storage_is_shared(sweep.storage, nodes)
+    allocation = allocate(sweep.plan.workers, nodes)
+    progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
+    plan, space = sweep.plan, sweep.space
+    builder = Builder(sweep.storage, sweep.folder.name, allocation)
+    endings: dict[str, Ending] = {}
+    if space.sampled_group() is not None:
+        plan_shared_stages(plan, space)
+    mirror.add(plan.trials)
+    failures = builder.build(plan)
+    if space.sampled_group() is not None and not failures:
+        outcome = run_search(plan, space, builder.job(plan, plan.of_kind("data")[0], allocation.concurrent_trials),
+                             allocation.concurrent_trials, say_epoch)
+        mirror.add(outcome.trials)
+        endings |= outcome.endings
+        if outcome.chosen is None:
+            failures["search"] = "search: no trial reported a metric; see the failures above."
+        else:
+            for seed in space.seeds:
+                add_row(plan, space, outcome.chosen, seed)
+            mirror.add(plan.trials)
+            failures |= builder.build(plan)
+        plan.trials += outcome.trials
+    endings |= {t.trial_id: ("failed", {}) for t in plan.trials if t.stage_id in failures}
+    _report(sweep, mirror, endings, "FAILED" if failures else "FINISHED", time.time() - started)
+    sweep.folder.set_state("failed" if failures else "finished")
+    if not failures:
+        return EXIT_DONE
+    for message in dict.fromkeys(failures.values()):
+        complain(message)
+    complain(f"Some runs failed. Finished stages are kept; try again with:\n  {sweep.resume_command}")
+    return EXIT_FAILED
+
+
+def _mirror(sweep: Sweep) -> MlflowMirror:
+    """MLflow's copy of the sweep, which follows the files from now on."""
+    store = TrackingStore(tracking_uri_of(sweep.storage), sweep.storage / "mlartifacts", sweep.space.study)
+    mirror = MlflowMirror(
+        store, sweep.folder.name, sweep.storage / "stages", (), provenance(), resume_command=sweep.resume_command
+    )
+    mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
+    mirror.start()
+    return mirror
+
+
+def _report(
+    sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], status: RunStatus, seconds: float
+) -> None:
+    stages, folder = sweep.storage / "stages", sweep.folder.path
+    metric = sweep.space.select.metric
+    frame = collect(sweep.plan.trials, stages, endings)
+    points = curves(frame, stages, metric)
+    dataset = _dataset(sweep)
+    facts: dict[str, Any] = {
+        "sweep": sweep.folder.name,
+        "study": sweep.space.study,
+        "space": sweep.space_name,
+        "wall_seconds": seconds,
+        **provenance(),
+        "data": _describe(dataset),
+    }
+    results, summary = write_results(frame, points, folder, facts, paired_comparisons(frame, stages), metric)
+    caption = _caption(dataset, len(sweep.space.seeds))
+    draw(points, frame, folder / "figures", f"{sweep.space.study}: {_data_name(sweep)}", caption)
+    progress("Writing curves, figures and the best student to MLflow")
+    name = _data_name(sweep)
+    mirror.finish(
+        SweepReport(
+            status=status,
+            points=points,
+            files=(results, summary),
+            figures=folder / "figures",
+            dataset=DatasetFacts(
+                name, dataset.fingerprint, name, dataset.num_users, dataset.num_items, dataset.num_events
+            ),
+            best_model=best_student(frame, stages, metric),
+            endings=endings,
+        )
+    )
+    say(f"\n{format_table(frame, metric)}\n{caption}")
+    ui = ui_command(tracking_uri_of(sweep.storage))
+    say(f"\nResults  {results}\nFigures  {folder / 'figures'}\nMLflow   {ui}")
+
+
+def _say_what_was_found(sweep: Sweep) -> None:
+    """What an earlier start left behind: after kill -9 nobody else says it."""
+    store = StageStore(sweep.storage / "stages")
+    for other in sweeps(sweep.storage):
+        if other.name != sweep.folder.name and other.state == "killed":
+            say(f"Found sweep {other.name} unfinished; go on with: --resume --name {other.name}")
+    removed = store.remove_stale()
+    if removed:
+        say(f"Removed {len(removed)} half-made stage(s) whose builder is dead: {', '.join(removed)}")
+    if sweep.folder.exists:
+        done = sum(store.is_done(name) for name in sweep.plan.stages)
+        say(f"Resuming {sweep.folder.name}: {done} of {len(sweep.plan.stages)} stages are done.")
+
+
+def _dataset(sweep: Sweep) -> SequenceDataset:
+    stages = sweep.plan.of_kind("data")
+    for stage in stages:
+        folder = sweep.storage / "stages" / stage.stage_id
+        if folder.is_dir():
+            return SequenceDataset.load(folder)
+    raise TrialFailedError(f"data: no stage was built, got {[s.stage_id for s in stages]}. See the messages above.")
+
+
+def _describe(dataset: SequenceDataset) -> dict[str, object]:
+    return {
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "events": dataset.num_events,
+        "dropped_users": dataset.dropped_users,
+        "repeat_share": dataset.repeat_share,
+        "has_timestamps": dataset.has_timestamps,
+        "fingerprint": dataset.fingerprint,
+    }
+
+
+def _data_name(sweep: Sweep) -> str:
+    return Path(next(iter(sweep.plan.experiments.values())).data.path).stem
+
+
+def _caption(dataset: SequenceDataset, num_seeds: int) -> str:
+    """How far the numbers can be trusted."""
+    # Per-user NDCG@10 has a standard deviation near 0.2 on sets like ours; a difference of two runs √2 times that,
+    # and 1.645 standard errors are what chance exceeds one time in ten. More seeds do not make more users.
+    least = 1.645 * 2.0**0.5 * 0.2 / dataset.num_users**0.5
+    seeds = "one seed: a demonstration" if num_seeds == 1 else f"{num_seeds} seeds"
+    return f"{dataset.num_users:,} users, {seeds}; differences under {least:.3f} NDCG@10 mean nothing."

@@ -1,0 +1,105 @@
+"""A search over settings: drawn points are judged on `valid`; the chosen one is then a row like any other."""
+
+import itertools
+from dataclasses import dataclass, replace
+from typing import Any
+
+from orchestrator.driver import run_trial
+from orchestrator.job import Job
+from orchestrator.plan import Plan, add_row, experiment_of
+from orchestrator.results import Ending
+from orchestrator.search_space import SearchSpace, is_sampled
+from orchestrator.trial import Trial
+from orchestrator.tuning import OnResult, SearchTrial, search
+
+_MAX_COMBINATIONS = 256
+
+
+@dataclass(frozen=True)
+class SearchOutcome:
+    """What a search found."""
+
+    trials: list[Trial]
+    """One per drawn point."""
+    endings: dict[str, Ending]
+    """By trial id, for those without a finished stage."""
+    chosen: dict[str, Any] | None
+    """Settings of the best point; None = no trial reported."""
+
+
+def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
+    """Plans what drawn points will read: item table, teacher and states for every combination of choices.
+
+    The points themselves are not known yet; settings drawn from a continuous range never decide what is shared.
+    """
+    group = space.sampled_group()
+    assert group is not None
+    scratch = Plan(workers=plan.workers)
+    axes = {name: next(iter(value.values())) for name, value in group.items() if is_sampled(value)}
+    choices = [values if "choice" in group[name] else values[:1] for name, values in axes.items()]
+    for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
+        add_row(scratch, space, {**group, **dict(zip(axes, values, strict=True))}, space.seeds[0], read_test=False)
+    own = {trial.stage_id for trial in scratch.trials if trial.stage_id not in _read_by_others(scratch)}
+    for stage in scratch.stages.values():
+        if stage.stage_id not in own:
+            plan.add(stage, scratch.experiments[stage.stage_id])
+    plan.trials += [t for t in scratch.trials if t.stage_id not in own and t not in plan.trials]
+
+
+def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, on_result: OnResult) -> SearchOutcome:
+    """Draws, trains and judges points, all with the first seed.
+
+    Args:
+        plan: Whose shared stages are built.
+        space: What is searched.
+        template: A job of this sweep; stage and experiment are replaced for each point.
+        concurrent: Trials at a time.
+        on_result: Told of every report.
+    """
+    group = space.sampled_group()
+    assert group is not None
+    sampled = {name: value for name, value in group.items() if is_sampled(value)}
+    context = {"space": space.model_dump(mode="json"), "template": template.to_dict()}
+    first = {name: next(iter(value.values()))[0] for name, value in sampled.items()}
+    epochs = experiment_of(space, {**group, **first}, space.seeds[0]).training.epochs
+    found = search(space, template, run_point, context, sampled, concurrent, epochs, on_result)
+    trials, endings = [], {}
+    for result in found:
+        trial = _trial_of(space, result.point)[0]
+        trials.append(trial)
+        endings[trial.trial_id] = ("failed" if result.error else "stopped", result.metrics)
+    return SearchOutcome(trials, endings, _chosen(found, group, space))
+
+
+def run_point(config: dict[str, Any]) -> None:
+    """The trainable: one drawn point as a trial.
+
+    Args:
+        config: `point`, the drawn settings; `context`, the space and a template of the job.
+    """
+    space = SearchSpace.model_validate(config["context"]["space"])
+    trial, plan = _trial_of(space, config["point"])
+    template = Job.from_dict(config["context"]["template"])
+    stage = plan.stages[trial.stage_id]
+    experiment = plan.experiments[trial.stage_id].model_dump(mode="json")
+    run_trial({"job": replace(template, stage=stage, experiment=experiment).to_dict()})
+
+
+def _trial_of(space: SearchSpace, point: dict[str, Any]) -> tuple[Trial, Plan]:
+    group = space.sampled_group()
+    assert group is not None
+    plan = Plan()
+    return add_row(plan, space, {**group, **point, "row": "search"}, space.seeds[0], read_test=False), plan
+
+
+def _chosen(found: list[SearchTrial], group: dict[str, Any], space: SearchSpace) -> dict[str, Any] | None:
+    judged = [result for result in found if result.best_value is not None and result.error is None]
+    if not judged:
+        return None
+    sign = 1.0 if space.select.mode == "max" else -1.0
+    best = max(judged, key=lambda result: sign * (result.best_value or 0.0))
+    return {**group, **best.point}
+
+
+def _read_by_others(plan: Plan) -> set[str]:
+    return {name for stage in plan.stages.values() for name in stage.inputs.values()}

@@ -1,0 +1,167 @@
+"""The stage store: everything that was computed, once, under a name made from what defines its numbers.
+
+A stage is built in `.building-<stage_id>-<uuid>/` and renamed into place as a whole, with a manifest of its files. If
+the place is taken by then, the other builder won. A builder keeps a heartbeat; only what has none is ever removed.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from slmrec_core.errors import CheckpointError
+
+HEARTBEAT_S = 5.0
+STALE_AFTER_S = 60.0
+_HEARTBEAT = ".heartbeat"
+_MANIFEST = "manifest.json"
+
+
+def stage_id(kind: str, settings: Mapping[str, object], inputs: Mapping[str, str]) -> str:
+    """`<kind>-<hash>` of what defines the numbers: settings and the stages that are read.
+
+    Equal arguments give equal ids on every machine; where and by how many workers a stage is built is not in it.
+    """
+    content = json.dumps({"kind": kind, "settings": settings, "inputs": inputs}, sort_keys=True)
+    return f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One thing to compute."""
+
+    stage_id: str
+    kind: str
+    settings: dict[str, object]
+    """What defines the numbers, for the manifest and for people."""
+    inputs: dict[str, str]
+    """Stages that are read, by role."""
+
+    @classmethod
+    def of(cls, kind: str, settings: Mapping[str, object], inputs: Mapping[str, str]) -> "Stage":
+        """The stage that these settings and inputs define."""
+        return cls(stage_id(kind, settings, inputs), kind, dict(settings), dict(inputs))
+
+
+class StageStore:
+    """The folder `stages/` of a storage directory.
+
+    Args:
+        root: Seen by every node under this path.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def path(self, name: str) -> Path:
+        """Where a stage lies, or will."""
+        return self.root / name
+
+    def is_done(self, name: str) -> bool:
+        """True = the stage is there, whole."""
+        return (self.root / name / _MANIFEST).is_file()
+
+    @contextlib.contextmanager
+    def build(self, stage: Stage, provenance: Mapping[str, object]) -> Iterator[Path]:
+        """A folder to fill; it becomes the stage when the block ends, and is removed when the block raises.
+
+        Args:
+            stage: What is built.
+            provenance: Where and with what it is built; goes into the manifest, not into the hash.
+        """
+        folder = self.root / f".building-{stage.stage_id}-{uuid.uuid4().hex[:8]}"
+        folder.mkdir(parents=True)
+        try:
+            with _heartbeat(folder / _HEARTBEAT):
+                yield folder
+            self._commit(stage, folder, provenance)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def verify(self, name: str) -> None:
+        """Compares the sizes and hashes of a stage's files with its manifest.
+
+        Raises:
+            CheckpointError: A file is missing or altered.
+        """
+        manifest = json.loads((self.root / name / _MANIFEST).read_text())
+        for file, expected in manifest["files"].items():
+            path = self.root / name / file
+            found = _describe(path) if path.is_file() else None
+            if found != expected:
+                raise CheckpointError(
+                    f"stage {name}: {file} must be as the manifest says, {expected}, got {found}."
+                    f" Delete {path.parent}; the stage is made again."
+                )
+
+    def remove_stale(self) -> list[str]:
+        """Removes half-made stages whose builder is dead, and gives their names."""
+        removed = []
+        for folder in sorted(self.root.glob(".building-*")):
+            if _age(folder) > STALE_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
+                removed.append(folder.name)
+        return removed
+
+    def unfinished(self) -> list[str]:
+        """Names of half-made stages, dead or alive."""
+        return sorted(folder.name for folder in self.root.glob(".building-*"))
+
+    def _commit(self, stage: Stage, folder: Path, provenance: Mapping[str, object]) -> None:
+        (folder / _HEARTBEAT).unlink(missing_ok=True)
+        files = {str(p.relative_to(folder)): _describe(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+        manifest = {
+            "stage_id": stage.stage_id,
+            "kind": stage.kind,
+            "settings": stage.settings,
+            "inputs": stage.inputs,
+            "provenance": dict(provenance),
+            "files": files,
+        }
+        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        try:
+            folder.rename(self.path(stage.stage_id))
+        except OSError:
+            # A folder can only be renamed onto an empty one: another builder won, and its content is the same.
+            if not self.is_done(stage.stage_id):
+                raise
+
+
+@contextlib.contextmanager
+def _heartbeat(file: Path) -> Iterator[None]:
+    file.touch()
+    stop = threading.Event()
+
+    def beat() -> None:
+        while not stop.wait(HEARTBEAT_S):
+            # The folder may be renamed or removed under us at the very end; there is nothing left to keep alive then.
+            with contextlib.suppress(FileNotFoundError):
+                os.utime(file)
+
+    thread = threading.Thread(target=beat, daemon=True, name="stage-heartbeat")
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def _age(folder: Path) -> float:
+    beat = folder / _HEARTBEAT
+    try:
+        return time.time() - (beat if beat.exists() else folder).stat().st_mtime
+    except FileNotFoundError:
+        return 0.0
+
+
+def _describe(path: Path) -> dict[str, object]:
+    with path.open("rb") as stream:
+        return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

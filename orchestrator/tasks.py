@@ -1,0 +1,113 @@
+"""Stages that one process builds: data, item table, teacher states, probe. They run as Ray tasks, not in the driver."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from orchestrator.assembly import experiment_of, inputs_of
+from orchestrator.job import Job
+from orchestrator.payload import Timing, append_record, write_ranks, write_result, write_trained
+from orchestrator.worker import quiet_libraries
+from slmrec_core.data import SequenceDataset, load_interactions
+from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
+from slmrec_core.training.evaluation import Evaluator, every_layer
+from slmrec_core.training.item_table import train_sasrec
+from slmrec_core.training.loop import TrainingData
+
+logger = logging.getLogger(__name__)
+
+
+def task_device(job: Job) -> torch.device:
+    """CUDA where Ray gave the task a GPU, else the CPU with its share of threads."""
+    quiet_libraries()
+    torch.set_num_threads(job.threads)
+    return torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
+
+
+def build_data(job: Job, folder: Path) -> None:
+    """Reads, filters, orders and splits the interactions."""
+    experiment = experiment_of(job)
+    config = experiment.data
+    interactions = load_interactions(
+        config.path,
+        user_column=config.user_column,
+        item_column=config.item_column,
+        timestamp_column=config.timestamp_column,
+        title_column=config.title_column,
+    )
+    dataset = SequenceDataset.from_interactions(
+        interactions, config.min_user, config.min_item, experiment.min_events
+    )
+    dataset.save(folder)
+
+
+def build_sasrec(job: Job, folder: Path) -> None:
+    """Trains SASRec: the item table, and a row of its own."""
+    started, device = time.monotonic(), task_device(job)
+    experiment, dataset = experiment_of(job), inputs_of(job).dataset()
+    model, progress = train_sasrec(
+        dataset,
+        experiment.item_table.network,
+        experiment.item_table.training,
+        experiment.evaluation,
+        experiment.max_seq_len,
+        experiment.seed,
+        device,
+        lambda progress: append_record(folder, progress.records[-1]),
+    )
+    evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
+    (valid,) = evaluator.rank_split(model, "valid")
+    reading = time.monotonic()
+    (test,) = evaluator.rank_split(model, "test")
+    timing = Timing(time.monotonic() - started, dataset.num_users / (time.monotonic() - reading))
+    write_trained(folder, experiment, dataset, model, progress, [*valid, *test], timing)
+
+
+def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:
+    """Stores several layers of one teacher over one data set, in one pass."""
+    first = jobs[0]
+    device, experiment, inputs = task_device(first), experiment_of(first), inputs_of(first)
+    dataset: SequenceDataset = inputs.dataset()
+    by_layer: dict[int | str, Path] = {}
+    for job, folder in zip(jobs, folders, strict=True):
+        layer = job.stage.settings["layer"]
+        by_layer[layer if layer == USER_VECTORS else int(str(layer))] = folder
+    layers = [layer for layer in by_layer if isinstance(layer, int)]
+    teacher = LiveTeacher(inputs.teacher().to(device), layers, experiment.distillation.align_at)
+    data = TrainingData(dataset, experiment.max_seq_len, experiment.training)
+    batches = data.in_order(experiment.evaluation.batch_size)
+    write_states(teacher, lambda: (data.batch(users).to(device) for users in batches), by_layer)
+
+
+def build_probe(job: Job, folder: Path) -> None:
+    """Reads the trained teacher at every layer, in one forward pass per split."""
+    started, device = time.monotonic(), task_device(job)
+    experiment, dataset = experiment_of(job), inputs_of(job).dataset()
+    teacher = inputs_of(job).teacher().to(device)
+    evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
+    readouts = every_layer(teacher, experiment.probe.read)
+    splits = [evaluator.rank_split(teacher, split, readouts) for split in ("valid", "test")]
+    layers: dict[str, dict[str, float]] = {}
+    frames = []
+    for layer, by_split in enumerate(zip(*splits, strict=True)):
+        rankings = [ranking for one_split in by_split for ranking in one_split]
+        layers[str(layer)] = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+        frames += [ranking.frame(dataset).assign(layer=layer) for ranking in rankings]
+    write_ranks(folder, frames)
+    counts = teacher.parameter_counts()
+    seconds = time.monotonic() - started
+    result: dict[str, Any] = {
+        "method": "probe",
+        "num_layers": teacher.num_layers,
+        "layers": layers,
+        **counts,
+        "seconds": seconds,
+        "status": "finished",
+    }
+    write_result(folder, result)
+
+

@@ -1,0 +1,224 @@
+"""What the sweep's own run in MLflow gets at the end: curves, figures, tables, the data set and the best student.
+
+Each part is safe to deliver twice, so an interrupted delivery simply starts over.
+"""
+
+import json
+import re
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Literal
+
+import mlflow
+from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Run
+from mlflow.models import Model, ModelSignature
+from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import Array, DataType
+
+from orchestrator.curves import CurvePoint
+from orchestrator.results import Ending
+from orchestrator.tracking_store import CURVE_TAG, KIND_TAG, SWEEP_TAG, TrackingStore, masked, patient_uploads
+from slmrec_core.errors import CheckpointError
+
+RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
+
+_MODEL_TAG = "slmrec.model"
+_MODEL_STAGE_TAG = "slmrec.model_stage"
+_MODEL_REQUIREMENTS = (
+    "mlflow",
+    "beartype",
+    "gguf",
+    "jaxtyping",
+    "numpy",
+    "pandas",
+    "peft",
+    "pyarrow",
+    "pydantic",
+    "safetensors",
+    "torch",
+    "tqdm",
+    "transformers",
+)
+"""What `slmrec_core` imports; never Ray or DeepSpeed."""
+
+
+@dataclass(frozen=True)
+class DatasetFacts:
+    """The data set of the sweep, by what identifies it."""
+
+    name: str
+    fingerprint: str
+    """Hash of the content, as the data stage has it."""
+    source: str
+    """Path or address that was read."""
+    num_users: int
+    num_items: int
+    num_events: int
+
+
+@dataclass(frozen=True)
+class SweepReport:
+    """Everything that the sweep's own run gets when the sweep ends."""
+
+    status: RunStatus
+    points: Sequence[CurvePoint] = ()
+    files: Sequence[Path] = ()
+    """results.csv and summary.json."""
+    figures: Path | None = None
+    """Folder."""
+    dataset: DatasetFacts | None = None
+    best_model: Path | None = None
+    """Model folder inside a stage; None = there is none to log."""
+    endings: Mapping[str, Ending] = field(default_factory=dict)
+    """By trial id, how those without a finished stage ended."""
+
+
+@dataclass
+class ReportWriter:
+    """Delivers a report to the run of the sweep."""
+
+    store: TrackingStore
+    parent: Run
+    sweep: str
+    report: SweepReport
+
+    def parts(self) -> dict[str, Callable[[], None]]:
+        """What is to be delivered, by the name under which it is missed."""
+        return {
+            "the curves": self._log_parent_curves,
+            "the runs of single curves": self._log_curve_runs,
+            "the data set": self._log_dataset,
+            "tables and figures": self._log_files,
+            "the best student": self._log_model,
+        }
+
+    def _log_parent_curves(self) -> None:
+        named = {name: [p for p in self.report.points if p.row == name] for name in sorted(_rows(self.report))}
+        metrics = [m for row, points in named.items() for m in _curve_metrics(points, prefix=f"{_metric_name(row)}/")]
+        self._log_new(self.parent, metrics)
+
+    def _log_curve_runs(self) -> None:
+        condition = f"tags.`{SWEEP_TAG}` = '{self.sweep}' and tags.`{KIND_TAG}` = 'curve'"
+        known = {run.data.tags[CURVE_TAG]: run for run in self.store.runs(condition)}
+        for row in sorted(_rows(self.report)):
+            tags = {SWEEP_TAG: self.sweep, KIND_TAG: "curve", CURVE_TAG: row}
+            run = known.get(row) or self.store.create_run(f"curve/{row}", tags, self.parent.info.run_id)
+            self._log_new(run, list(_curve_metrics([p for p in self.report.points if p.row == row])))
+            self.store.client.set_terminated(run.info.run_id, "FINISHED")
+
+    def _log_new(self, run: Run, metrics: Sequence[Metric]) -> None:
+        """Leaves out what the run has already: curves carry no stored timestamp that would make them the same point."""
+        fresh = self.store.client.get_run(run.info.run_id)
+        known = self.store.logged_values(fresh, {metric.key for metric in metrics})
+        self.store.log_metrics(run.info.run_id, [m for m in metrics if known.get((m.key, m.step)) != m.value])
+
+    def _log_dataset(self) -> None:
+        facts = self.report.dataset
+        if facts is None:
+            return
+        columns = Schema([ColSpec("string", "user_id"), ColSpec("string", "item_id"), ColSpec("double", "timestamp")])
+        counts = {"num_users": facts.num_users, "num_items": facts.num_items, "num_events": facts.num_events}
+        entity = Dataset(
+            name=facts.name,
+            # MLflow's column ends after 36 characters; the tag below has all of it.
+            digest=facts.fingerprint[:36],
+            source_type="local",
+            source=json.dumps({"uri": masked(facts.source)}),
+            schema=json.dumps({"mlflow_colspec": columns.to_dict()}),
+            profile=json.dumps(counts),
+        )
+        run_id = self.parent.info.run_id
+        context = InputTag("mlflow.data.context", "training")
+        self.store.client.log_inputs(run_id, datasets=[DatasetInput(entity, [context])])
+        self.store.client.set_tag(run_id, "slmrec.data_fingerprint", facts.fingerprint)
+
+    def _log_files(self) -> None:
+        run_id = self.parent.info.run_id
+        with patient_uploads():
+            for path in self.report.files:
+                self.store.client.log_artifact(run_id, str(path))
+            if self.report.figures is not None and self.report.figures.is_dir():
+                self.store.client.log_artifacts(run_id, str(self.report.figures), "figures")
+
+    def _log_model(self) -> None:
+        folder = self.report.best_model
+        if folder is None:
+            return
+        if not folder.is_dir():
+            raise CheckpointError(f"model {folder}: is not there, got no folder. Delete the stage and resume.")
+        run_id, stage = self.parent.info.run_id, folder.parent.name
+        if self.store.client.get_run(run_id).data.tags.get(_MODEL_STAGE_TAG) == stage:
+            return
+        with patient_uploads():
+            self.store.client.set_tag(run_id, _MODEL_TAG, self._upload_model(folder, stage))
+        # Last, because this is what a second delivery looks at.
+        self.store.client.set_tag(run_id, _MODEL_STAGE_TAG, stage)
+
+    def _upload_model(self, folder: Path, stage: str) -> str:
+        # `mlflow.pyfunc.log_model` does the same, but needs the global tracking URI and an active run.
+        client, run_id = self.store.client, self.parent.info.run_id
+        logged = client.create_logged_model(
+            self.store.experiment_id,
+            name="student",
+            source_run_id=run_id,
+            tags={"slmrec.stage": stage},
+            model_type="pyfunc",
+        )
+        with tempfile.TemporaryDirectory() as temporary:
+            _save_pyfunc(folder, Path(temporary) / "model", Model(run_id=run_id, model_id=logged.model_id))
+            client.log_model_artifacts(logged.model_id, str(Path(temporary) / "model"))
+        client.finalize_logged_model(logged.model_id, "READY")
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        return str(logged.model_id)
+
+
+def _save_pyfunc(model_folder: Path, target: Path, mlflow_model: Model) -> None:
+    library = find_spec("slmrec_core")
+    assert library is not None
+    assert library.submodule_search_locations is not None
+    with warnings.catch_warnings():
+        # About MLflow's own chat types, and because there is no example input: with one it would run the model here.
+        warnings.filterwarnings("ignore", ".*(Any type hint is inferred|input example was not provided)", UserWarning)
+        mlflow.pyfunc.save_model(
+            path=target,
+            # As code, so that nothing is pickled and no model is loaded here.
+            python_model=str(Path(__file__).with_name("served_model.py")),
+            artifacts={"model": str(model_folder)},
+            code_paths=[library.submodule_search_locations[0]],
+            # A local build's suffix (2.9.0+cpu) is on no index.
+            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _MODEL_REQUIREMENTS],
+            signature=ModelSignature(
+                inputs=Schema([ColSpec(Array(DataType.string), "history")]),
+                outputs=Schema(
+                    [ColSpec(Array(DataType.string), "item_ids"), ColSpec(Array(DataType.double), "scores")]
+                ),
+                params=ParamSchema([ParamSpec("top_k", "long", 10), ParamSpec("exclude_seen", "boolean", True)]),
+            ),
+            mlflow_model=mlflow_model,
+        )
+
+
+def _rows(report: SweepReport) -> set[str]:
+    return {point.row for point in report.points}
+
+
+def _curve_metrics(points: Sequence[CurvePoint], prefix: str = "") -> Iterator[Metric]:
+    """Step = number of layers, so that MLflow's own chart is depth against quality."""
+    now = int(time.time() * 1000)
+    for point in points:
+        key = prefix + point.metric.replace("/", "_")
+        values = {"": point.mean, "_sd": point.sd, "_low": point.low, "_high": point.high}
+        for suffix, value in values.items():
+            if value is not None:
+                yield Metric(key + suffix, value, now, point.num_layers)
+
+
+def _metric_name(row: str) -> str:
+    """A row may be called anything; MLflow takes letters, digits, and a few signs."""
+    return re.sub(r"[^\w\-. ]", "_", row)

@@ -1,0 +1,118 @@
+"""What each Ray Train worker does, from the stages on disk to a finished payload; it tracks nothing."""
+
+import logging
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+
+import ray.train
+import ray.train.torch
+import torch
+
+from orchestrator.assembly import build_objective, experiment_of, inputs_of
+from orchestrator.checkpoints import report_epoch, resume
+from orchestrator.deepspeed_engine import DeepSpeedEngine
+from orchestrator.failures import note_raised
+from orchestrator.job import Job
+from orchestrator.payload import Timing, append_record, write_records, write_trained
+from slmrec_core.distillation.objective import Objective
+from slmrec_core.distillation.teacher import Teacher
+from slmrec_core.errors import SLMRecError
+from slmrec_core.training.evaluation import Evaluator, Ranking
+from slmrec_core.training.loop import Progress, TrainingData, fit, term_gradient_norms
+
+logger = logging.getLogger(__name__)
+
+
+def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
+    """Trains one stage on this worker's share; rank 0 writes the payload and returns the content of result.json.
+
+    Args:
+        config: `job`, as `Job.to_dict`, and `folder`, where the stage is being built.
+
+    Raises:
+        SLMRecError: E.g. a loss that is not finite. It is also noted in the folder, so that the trial is not tried
+            again as if a worker had been lost.
+    """
+    job, folder = Job.from_dict(config["job"]), Path(config["folder"])
+    try:
+        return _train(job, folder)
+    except SLMRecError as error:
+        note_raised(folder, error)
+        raise
+
+
+def _train(job: Job, folder: Path) -> dict[str, Any] | None:
+    started = time.monotonic()
+    quiet_libraries()
+    torch.set_num_threads(job.threads)
+    experiment, inputs, device = experiment_of(job), inputs_of(job), ray.train.torch.get_device()
+    dataset = inputs.dataset()
+    objective, teacher = build_objective(experiment, inputs, device)
+    data = TrainingData(dataset, experiment.max_seq_len, experiment.training)
+    norms = _gradient_norms(objective, teacher, data, device)
+    engine = DeepSpeedEngine(objective, experiment.training, job.workers, device)
+    evaluator = Evaluator(
+        dataset, experiment.max_seq_len, experiment.evaluation, device, engine.rank, engine.world_size, engine.all_reduce
+    )
+    progress = resume(engine)
+    if engine.rank == 0:
+        write_records(folder, progress.records)
+
+    def on_epoch(progress: Progress) -> None:
+        if progress.epochs_done == 1:
+            # Measured before the first step; they travel with the first epoch.
+            progress.records[0].metrics.update(norms)
+        report_epoch(engine, progress)
+        if engine.rank == 0:
+            append_record(folder, progress.records[-1])
+
+    progress = fit(engine, data, teacher, evaluator, experiment.seed, progress, on_epoch)
+    rankings, users_per_second = _final_rankings(engine, evaluator, job)
+    result = None
+    if engine.rank == 0:
+        timing = Timing(time.monotonic() - started, users_per_second)
+        student = _whole_student(job, progress, device)
+        result = write_trained(folder, experiment, dataset, student, progress, rankings, timing)
+    engine.barrier()
+    return result
+
+
+def _gradient_norms(
+    objective: Objective, teacher: Teacher, data: TrainingData, device: torch.device
+) -> dict[str, float]:
+    """Each term's gradient norm at step 0, over the first windows; before ZeRO takes the weights apart."""
+    batch = data.batch(data.examples[:16]).to(device)
+    return term_gradient_norms(objective, batch, teacher.signal(batch))
+
+
+def _final_rankings(engine: DeepSpeedEngine, evaluator: Evaluator, job: Job) -> tuple[list[Ranking], float]:
+    """The best epoch's rankings; the test split is read here, once, and not at all in a search."""
+    student = engine.objective.student
+    (valid,) = evaluator.rank_split(student, "valid")
+    started = time.monotonic()
+    if job.stage.settings.get("read_test", True):
+        (test,) = evaluator.rank_split(student, "test")
+        seconds = time.monotonic() - started
+        return [*valid, *test], evaluator.dataset.num_users / seconds
+    evaluator.rank_split(student, "valid")
+    return valid, evaluator.dataset.num_users / (time.monotonic() - started)
+
+
+def _whole_student(job: Job, progress: Progress, device: torch.device) -> Any:
+    """The student with its best weights, built anew: under ZeRO-3 no worker holds all of it."""
+    objective, _ = build_objective(experiment_of(job), inputs_of(job), torch.device("cpu"))
+    trained = dict(objective.named_parameters())
+    with torch.no_grad():
+        for name, tensor in progress.best_state.items():
+            trained[name].copy_(tensor)
+    return objective.student
+
+
+def quiet_libraries() -> None:
+    """Keeps what libraries say about themselves off the terminal; their errors still show."""
+    for name in ("DeepSpeed", "transformers", "peft", "torch.distributed", "ray.train", "ray.tune"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    for category in (FutureWarning, DeprecationWarning, UserWarning):
+        warnings.filterwarnings("ignore", category=category, module=r"(torch|deepspeed|transformers|peft|ray)\b.*")

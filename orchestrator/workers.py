@@ -1,0 +1,33 @@
+"""Where a run happens: how many workers, which ZeRO stage. None of it changes the numbers, so none of it is hashed."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeInt, PositiveInt
+
+from slmrec_core.frozen_config import FrozenConfig
+
+
+class WorkersConfig(FrozenConfig):
+    """One Ray Train group of DeepSpeed workers."""
+
+    num_workers: PositiveInt = 1
+    """Workers of one trial; they share each global batch."""
+    cpus_per_worker: float | None = Field(default=None, gt=0)
+    """CPUs that a worker takes; None = the cluster's, divided among the trials that run at a time."""
+    use_gpu: bool | None = None
+    """One GPU for each worker; None = if the cluster has any."""
+    max_concurrent_trials: PositiveInt | None = None
+    """Trials at a time; None = as many as fit, at most two on a single machine without a GPU."""
+    zero_stage: Literal[0, 1, 2, 3] = 2
+    """What DeepSpeed ZeRO shards: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
+    offload: Literal["none", "optimizer", "all"] = "none"
+    """What lives in host memory: `optimizer` state (ZeRO 1 to 3), or `all` with the parameters (ZeRO 3)."""
+    micro_batch_size: PositiveInt | None = None
+    """Users per forward pass of a worker; a smaller one accumulates gradients. None = the worker's whole share."""
+    max_failures: NonNegativeInt = 3
+    """Times that a trial goes on from its last checkpoint after a worker was lost."""
+
+    def accumulation_steps(self, global_batch_size: int) -> int:
+        """Backward passes of a worker per optimizer step."""
+        share = -(-global_batch_size // self.num_workers)
+        return 1 if self.micro_batch_size is None else -(-share // self.micro_batch_size)

@@ -1,0 +1,37 @@
+"""Interaction logs: read, filter, order, split, and cut into batches."""
+
+from slmrec_core.data.batches import (
+    TargetMode,
+    WindowMode,
+    epoch_batches,
+    evaluation_batch,
+    num_training_targets,
+    seen_items,
+    training_batch,
+    training_windows,
+)
+from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset, Split
+from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interactions, source_fingerprint
+from slmrec_core.data.negatives import num_candidates, sampled_candidates
+from slmrec_core.data.synthetic import synthetic_interactions
+
+__all__ = [
+    "NAMED_SETS",
+    "DataConfig",
+    "EvaluationSplit",
+    "SequenceDataset",
+    "Split",
+    "TargetMode",
+    "WindowMode",
+    "epoch_batches",
+    "evaluation_batch",
+    "load_interactions",
+    "num_candidates",
+    "num_training_targets",
+    "sampled_candidates",
+    "seen_items",
+    "source_fingerprint",
+    "synthetic_interactions",
+    "training_batch",
+    "training_windows",
+]

@@ -1,0 +1,121 @@
+"""From a file's columns to `user_id`, `item_id`, `timestamp` and `title`: checked once, for every format."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Shaped
+
+from slmrec_core.errors import DataError, nearest_name
+
+_SHOWN_COLUMNS = 20
+"""Names listed in a message; a file without a header can have thousands."""
+
+
+@dataclass(frozen=True)
+class ColumnNames:
+    """Which columns to read; None = the file has none."""
+
+    user: str = "user_id"
+    item: str = "item_id"
+    timestamp: str | None = "timestamp"
+    title: str | None = None
+
+
+@dataclass(frozen=True)
+class RowNames:
+    """How an error calls a row: its file and the number that an editor shows beside it."""
+
+    source: str
+    unit: str = "line"
+    first: int = 2
+
+    def __call__(self, position: int) -> str:
+        return f"{self.source}, {self.unit} {self.first + position}"
+
+
+def require_columns(columns: Iterable[object], names: ColumnNames, source: str) -> None:
+    """Check that the wanted columns are there.
+
+    Raises:
+        DataError: One is not; tells which there are, the nearest name and the setting.
+    """
+    present = [str(column) for column in columns]
+    wanted = {"user": names.user, "item": names.item, "timestamp": names.timestamp, "title": names.title}
+    for role, column in wanted.items():
+        if column is None or column in present:
+            continue
+        shown = ", ".join(map(repr, present[:_SHOWN_COLUMNS])) + (", …" if len(present) > _SHOWN_COLUMNS else "")
+        nearest = nearest_name(column, present)
+        suggestion = f" {nearest}" if nearest.startswith("Did you mean") else ""
+        without = ", or set it to null if every user's rows already stand in time order" if role == "timestamp" else ""
+        raise DataError(
+            f"{source}: no {role} column {column!r}, got columns {shown}.{suggestion}"
+            f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python){without}."
+        )
+
+
+def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames) -> pd.DataFrame:
+    """The events of `raw` under our column names: ids as text, times as numbers.
+
+    Without a timestamp column the position among the user's rows is the time, and `attrs["has_timestamps"]` is False.
+
+    Raises:
+        DataError: A column is missing, there is no row, or a user, item or timestamp is missing or not readable.
+    """
+    require_columns(raw.columns, names, rows.source)
+    if raw.empty:
+        raise DataError(f"{rows.source}: no interactions, got 0 rows. Use a file with at least one event.")
+    frame = pd.DataFrame({"user_id": _ids(raw[names.user], rows), "item_id": _ids(raw[names.item], rows)})
+    if names.timestamp is None:
+        frame["timestamp"] = frame.groupby("user_id", sort=False).cumcount().to_numpy(dtype=np.int64)
+    else:
+        frame["timestamp"] = _timestamps(raw[names.timestamp], rows)
+    if names.title is not None:
+        frame["title"] = raw[names.title].astype(object).fillna("").astype(str).to_numpy()
+    frame.attrs["has_timestamps"] = names.timestamp is not None
+    return frame
+
+
+def _refuse(is_bad: Bool[np.ndarray, " rows"], column: pd.Series, rows: RowNames, wanted: str) -> None:
+    """Name the first bad row, its value and how many there are."""
+    if not is_bad.any():
+        return
+    first = int(is_bad.argmax())
+    others = f" ({int(is_bad.sum())} such rows)" if is_bad.sum() > 1 else ""
+    raise DataError(
+        f"{rows(first)}: column {str(column.name)!r} must hold {wanted}, got {column.iloc[first]!r}{others}."
+        " Fill it in or remove the row."
+    )
+
+
+def _is_missing(column: pd.Series) -> Bool[np.ndarray, " rows"]:
+    # "nan" is what a missing number becomes on its way through text; "NA" and "None" may be real ids.
+    return (column.isna() | column.astype(str).str.strip().isin(["", "nan", "NaN"])).to_numpy(dtype=bool)
+
+
+def _ids(column: pd.Series, rows: RowNames) -> Shaped[np.ndarray, " rows"]:
+    _refuse(_is_missing(column), column, rows, "an id")
+    return column.astype(str).to_numpy(dtype=object)
+
+
+def _timestamps(column: pd.Series, rows: RowNames) -> Shaped[np.ndarray, " rows"]:
+    """Numbers as they are, whatever their unit, since only their order is used; ISO 8601 dates as unix seconds."""
+    wanted = "a number or an ISO 8601 date"
+    _refuse(_is_missing(column), column, rows, wanted)
+    if isinstance(column.dtype, pd.DatetimeTZDtype) or pd.api.types.is_datetime64_dtype(column):
+        return _unix_seconds(pd.to_datetime(column, utc=True))
+    numbers = pd.to_numeric(column, errors="coerce")
+    if numbers.isna().all():
+        dates = pd.to_datetime(column.astype(str), format="ISO8601", utc=True, errors="coerce")
+        _refuse(dates.isna().to_numpy(dtype=bool), column, rows, wanted)
+        return _unix_seconds(dates)
+    _refuse(~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan)), column, rows, wanted)
+    return numbers.to_numpy(dtype=np.int64 if pd.api.types.is_signed_integer_dtype(numbers) else np.float64)
+
+
+def _unix_seconds(dates: pd.Series) -> Shaped[np.ndarray, " rows"]:
+    seconds = ((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+    whole = seconds.astype(np.int64)
+    return whole if (whole == seconds).all() else seconds

@@ -1,0 +1,127 @@
+"""From a named data set or a file to a table of events."""
+
+import hashlib
+from pathlib import Path
+
+import pandas as pd
+from pydantic import PositiveInt
+
+from slmrec_core.data.columns import ColumnNames
+from slmrec_core.data.readers import item_file, read_interactions
+from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
+from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
+from slmrec_core.errors import DataError, nearest_name
+from slmrec_core.frozen_config import FrozenConfig
+
+ML_100K = PinnedWheel(
+    package="recbole",
+    version="1.2.1",
+    sha256="9c9948202011f37eb0a7c6768129313f00d6403ad221ec940d5e2d5d5f33a407",
+    members={
+        "recbole/dataset_example/ml-100k/ml-100k.inter": (
+            "4edb74e2a81178c2ba9ff381495f754f996c4aea351b1272ca36b43da0935eff"
+        ),
+        "recbole/dataset_example/ml-100k/ml-100k.item": (
+            "51d7cdf777ce5c0f5b32c1d947a4a81fe07d75e78abbe761e0cd4d0756064532"
+        ),
+    },
+    notice=(
+        "MovieLens-100K is under the terms of GroupLens: for research, not to be redistributed; cite Harper and"
+        " Konstan, The MovieLens Datasets: History and Context, ACM TiiS 5(4), 2015."
+    ),
+)
+"""MovieLens-100K as RecBole's wheel carries it; fetched, never shipped with this package."""
+
+NAMED_SETS = ("ml-100k", "synthetic")
+"""What `load_interactions` knows by name; any other text is the path of a file (`./ml-100k` is one, too)."""
+
+
+class DataConfig(FrozenConfig):
+    """Which interactions to read, and the filter that they pass."""
+
+    path: str = "ml-100k"
+    """`ml-100k`, `synthetic`, or the path of a file."""
+    user_column: str = "user_id"
+    """Column of users, in files with named columns."""
+    item_column: str = "item_id"
+    """Column of items, in files with named columns."""
+    timestamp_column: str | None = "timestamp"
+    """Column of times, numbers of any unit or ISO 8601 dates; None = each user's rows already stand in time order."""
+    title_column: str | None = None
+    """Column of item titles; None = no titles, or in RecBole's format those of the .item file beside the events."""
+    min_user: PositiveInt = 5
+    """Fewest events per user in the k-core; 1 = no limit."""
+    min_item: PositiveInt = 5
+    """Fewest events per item in the k-core; 1 = no limit."""
+
+
+def load_interactions(
+    path_or_name: str | Path,
+    *,
+    user_column: str = "user_id",
+    item_column: str = "item_id",
+    timestamp_column: str | None = "timestamp",
+    title_column: str | None = None,
+) -> pd.DataFrame:
+    """Read events from a named data set or a file in any format that `slmrec_core.data.readers` lists.
+
+    Args:
+        path_or_name: One of `NAMED_SETS`, else a file. A name is looked up first.
+        user_column: Read where columns have names; named sets and headless text ignore all four.
+        item_column: The same.
+        timestamp_column: The same; None = the order of a user's rows is the order in time.
+        title_column: The same; None = RecBole's .item file if there is one, else no titles.
+
+    Returns:
+        Columns `user_id` and `item_id` (text), `timestamp` (int64 or float64; the position in the user's list where the
+        file has no times, and then `attrs["has_timestamps"]` is False), and `title` where titles are known. Rows keep
+        the order of the file.
+
+    Raises:
+        DataError: There is no such file or name, or the file cannot be used; names the line where there is one.
+        DownloadError: A named set could not be fetched.
+    """
+    if path_or_name == "synthetic":
+        frame = synthetic_interactions()
+        frame.attrs["has_timestamps"] = True
+        return frame
+    if path_or_name == "ml-100k":
+        return read_interactions(fetch_from_wheel(ML_100K) / "ml-100k.inter", ColumnNames())
+    names = ColumnNames(user_column, item_column, timestamp_column, title_column)
+    return read_interactions(_existing_file(path_or_name), names)
+
+
+def source_fingerprint(config: DataConfig) -> str:
+    """SHA-256 of the content that `load_interactions` would read, titles included; downloads nothing.
+
+    Raises:
+        DataError: There is no such file or name, or it cannot be read.
+    """
+    if config.path == "synthetic":
+        return synthetic_fingerprint()
+    if config.path == "ml-100k":
+        return _combined(list(ML_100K.members.values()))
+    path = _existing_file(config.path)
+    files = [path, item_file(path)]
+    try:
+        return _combined([file_sha256(file) for file in files if file is not None])
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
+
+
+def _combined(hashes: list[str]) -> str:
+    """The hash of a single file is its own, so that `sha256sum` confirms it."""
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _existing_file(path_or_name: str | Path) -> Path:
+    path = Path(path_or_name).expanduser()
+    if path.is_file():
+        return path
+    nearest = nearest_name(str(path_or_name), NAMED_SETS)
+    suggestion = f" {nearest}" if nearest.startswith("Did you mean") else ""
+    what = "a directory, not a file" if path.is_dir() else "no such file and no named data set"
+    raise DataError(
+        f"data.path: {what}, got {str(path_or_name)!r}.{suggestion}"
+        f" Named sets are {', '.join(NAMED_SETS)}; anything else is read as the path of a file."
+    )

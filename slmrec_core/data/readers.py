@@ -1,0 +1,211 @@
+"""Interaction files in every supported format, told apart by what they hold and not by their names.
+
+    typed TAB header  `user_id:token item_id:token timestamp:float`            RecBole, one event per line
+    typed TAB header  `user_id:token item_id_list:token_seq item_id:token`     RecBole, one user per line
+    named columns     CSV (comma or semicolon), TSV, parquet                   one event per line
+    `user item`       two fields on every line, no header                      the original SASRec text
+    `user item item …`                                                         one user per line, each user once
+
+A file whose lines all have two fields means the same read either way. A longer line in a file of pairs, or a log
+without a header, repeats a user, which the one-user-per-line form never does: it is refused rather than misread.
+"""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+import zlib
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow
+import pyarrow.parquet
+
+from slmrec_core.data.columns import ColumnNames, RowNames, require_columns, standard_interactions
+from slmrec_core.errors import DataError
+
+_GZIP_MAGIC, _PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+_TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
+_TITLE_COLUMNS = ("movie_title", "title")
+"""Where RecBole's data sets keep an item's title."""
+
+
+def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
+    """The events of a file, in its order, as `load_interactions` returns them.
+
+    Raises:
+        DataError: The file cannot be read as interactions.
+    """
+    content = _read_bytes(path)
+    if content.startswith(_PARQUET_MAGIC):
+        return _read_parquet(path, content, names)
+    text = _decode(path, content)
+    header = text.split("\n", 1)[0].rstrip("\r")
+    if _is_typed(header):
+        return _read_recbole(path, text, names)
+    if header.lstrip().startswith(("{", "[")):
+        raise DataError(
+            f"{path}: JSON is not a supported format, got {header[:40]!r}."
+            " Convert it to CSV or parquet with named columns."
+        )
+    for separator in ("\t", ",", ";"):
+        if separator in header:
+            table = _read_table(path, text, separator, csv.QUOTE_MINIMAL)
+            return standard_interactions(table, names, RowNames(str(path)))
+    if names.user in header.split():
+        return standard_interactions(_read_table(path, text, " ", csv.QUOTE_MINIMAL), names, RowNames(str(path)))
+    return _read_sequences(path, text)
+
+
+def item_file(path: Path) -> Path | None:
+    """RecBole's table of items beside `path`: `x.item` for `x.inter` and for `x.test.inter`; None = there is none."""
+    if path.suffix != ".inter":
+        return None
+    stem = path.stem
+    for name in (stem, stem.rpartition(".")[0]):
+        if name and (candidate := path.with_name(f"{name}.item")).is_file():
+            return candidate
+    return None
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
+    return content
+
+
+def _decode(path: Path, content: bytes) -> str:
+    try:
+        # -sig: spreadsheets put a byte-order mark before the first column's name.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
+            " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
+        ) from error
+    if (position := text.find("\0")) >= 0:
+        line = text.count("\n", 0, position) + 1
+        raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
+    # Blank lines at the end mean nothing; anywhere else they are reported as rows without ids.
+    return text.rstrip("\r\n")
+
+
+def _read_table(path: Path, text: str, separator: str, quoting: Literal[0, 3]) -> pd.DataFrame:
+    """Every cell as text, so that ids keep their leading zeros and an item called NA stays one."""
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns when rows are longer than the header, and then cuts them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                skip_blank_lines=False,
+                quoting=quoting,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        raise DataError(
+            f"{path}: not a table separated by {separator!r}, got {str(error).strip()!r}."
+            " Give every line as many fields as the header."
+        ) from error
+
+
+def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFrame:
+    try:
+        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
+        require_columns(file.schema_arrow.names, names, str(path))
+        wanted = [names.user, names.item, names.timestamp, names.title]
+        table = file.read(columns=list(dict.fromkeys(name for name in wanted if name is not None))).to_pandas()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise DataError(f"{path}: damaged parquet file, got {error}. Write the file again.") from error
+    return standard_interactions(table, names, RowNames(str(path), unit="row", first=0))
+
+
+def _is_typed(header: str) -> bool:
+    fields = header.split("\t")
+    return len(fields) > 1 and all(_TYPED_FIELD.fullmatch(field) for field in fields)
+
+
+def _read_recbole(path: Path, text: str, names: ColumnNames) -> pd.DataFrame:
+    table = _read_typed_table(path, text)
+    # Titles of this family stand in a file of their own.
+    in_events = replace(names, title=None)
+    if f"{names.item}_list" in table:
+        require_columns(table.columns, replace(in_events, timestamp=None), str(path))
+        lists = table[f"{names.item}_list"].fillna("") + " " + table[names.item].fillna("")
+        frame = _from_lists(path, [str(user) for user in table[names.user]], [items.split() for items in lists], 2)
+    else:
+        frame = standard_interactions(table, in_events, RowNames(str(path)))
+    return _with_titles(frame, path, names)
+
+
+def _read_typed_table(path: Path, text: str) -> pd.DataFrame:
+    # RecBole does not quote: a title with a lone quotation mark is ordinary.
+    table = _read_table(path, text, "\t", csv.QUOTE_NONE)
+    return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
+
+
+def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.DataFrame:
+    items_path = item_file(path)
+    if items_path is None:
+        if names.title is not None:
+            raise DataError(
+                f"{path}: no .item file beside it to take titles from, got title_column={names.title!r}."
+                " Set data.title_column=null, or put the file there."
+            )
+        return frame
+    table = _read_typed_table(items_path, _decode(items_path, _read_bytes(items_path)))
+    title = names.title or next((column for column in _TITLE_COLUMNS if column in table), None)
+    require_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path))
+    if title is None:
+        return frame
+    titles = table.drop_duplicates(names.item).set_index(names.item)[title]
+    return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
+
+
+def _read_sequences(path: Path, text: str) -> pd.DataFrame:
+    numbered = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
+    rows = [(number, fields) for number, fields in numbered if fields]
+    for number, fields in rows:
+        if len(fields) == 1:
+            raise DataError(
+                f"{path}, line {number}: a user without items, got {fields[0]!r}."
+                " Remove the line; a table needs a header that names its columns."
+            )
+    if all(len(fields) == 2 for _, fields in rows):
+        columns = {"user_id": [fields[0] for _, fields in rows], "item_id": [fields[1] for _, fields in rows]}
+        return standard_interactions(pd.DataFrame(columns), ColumnNames(timestamp=None), RowNames(str(path), first=1))
+    return _from_lists(path, [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows], 1)
+
+
+def _from_lists(path: Path, users: list[str], lists: list[list[str]], first_line: int) -> pd.DataFrame:
+    """One user per line; a user who comes twice shows that the file is something else."""
+    repeated = pd.Series(users).duplicated()
+    if repeated.any():
+        line = int(repeated.to_numpy().argmax())
+        raise DataError(
+            f"{path}, line {first_line + line}: one user per line was expected, got user {users[line]!r} again (first"
+            f" on line {first_line + users.index(users[line])}). Merge the lines, or if each line is one event, put a"
+            " header with column names above it and separate the fields by commas or TABs."
+        )
+    raw = pd.DataFrame(
+        {
+            "user_id": np.repeat(np.array(users, dtype=object), [len(items) for items in lists]),
+            "item_id": list(chain.from_iterable(lists)),
+        }
+    )
+    return standard_interactions(raw, ColumnNames(timestamp=None), RowNames(str(path), unit="event", first=1))

@@ -1,0 +1,295 @@
+"""Every loss term by name, and their weighted sum."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor, nn
+
+from slmrec_core.distillation.blocks import BlockPairing
+from slmrec_core.errors import ConfigError, TeacherStudentMismatchError
+from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.losses import (
+    feature_cosine_loss,
+    feature_norm_loss,
+    logit_loss,
+    next_item_loss,
+    supervision_loss,
+    user_cosine,
+)
+from slmrec_core.models.recommender import RecommenderModel, table_scores
+from slmrec_core.models.sasrec import SASRec
+from slmrec_core.structures import DistillationLosses, HiddenStates, TeacherSignal
+
+
+class DistillationConfig(FrozenConfig):
+    """The terms of the objective beside the next-item loss, and how states are aligned."""
+
+    mode: Literal["offline", "online"] = "offline"
+    """`offline`: a trained, frozen teacher. `online`: both train together; only the student is evaluated as such."""
+    num_blocks: PositiveInt | None = None
+    """B, which divides the student's depth; None = min(4, depth). B = 1 has no supervision heads."""
+    teacher_layers: tuple[PositiveInt, ...] | None = None
+    """Aligned teacher layers, one per block; None = floor(k·M/B + ½)."""
+    next_item_weight: NonNegativeFloat = 1.0
+    """Weight of the student's own cross entropy; 0 leaves the task to the teacher alone."""
+    cosine_weight: NonNegativeFloat = 1.0
+    """λ1 of the paper: weight of the direction gap, dimensionless; 0 leaves the term out."""
+    norm_weight: NonNegativeFloat = 0.1
+    """λ2 of the paper: weight of the squared length gap; 0 leaves the term out."""
+    supervision_weight: NonNegativeFloat = 0.1
+    """λ3 of the paper: weight of the cross entropy of inner blocks, nats; 0 leaves the term out."""
+    logit_weight: NonNegativeFloat = 0.0
+    """Weight of T²·KL(teacher ‖ student) of the final scores, nats; 0 leaves the term out. Not in the paper."""
+    temperature: PositiveFloat = 2.0
+    """T of the logit term."""
+    align_at: Literal["hidden_states", "normed"] = "hidden_states"
+    """`hidden_states`: the residual stream inside and the normed state at the end (the paper). `normed`: all states
+    read through the final norm."""
+    norm_scale: Literal["teacher", "none"] = "teacher"
+    """`teacher`: each block's norm term is divided by its mean squared teacher norm. `none`: the paper's literal
+    form, which starts a hundred times above the cross entropy."""
+    norm_squared: bool = True
+    """Squared distance (the paper) or the distance itself (the authors' code)."""
+    block_reduction: Literal["mean", "sum"] = "mean"
+    """Mean over blocks (the paper) or their sum (the authors' code); for supervision heads too."""
+    supervision_read: Literal["normed", "raw"] = "normed"
+    """Supervision heads read inner states through the final norm, or `raw` (the authors' code)."""
+    detach_teacher: bool = True
+    """Online: alignment moves the student alone. False = the authors' code, where the teacher is pulled along."""
+    teacher_states: Literal["stored", "recompute"] = "stored"
+    """Offline: read the teacher's states from disk, or run the teacher at every step when disk is the limit."""
+
+    @property
+    def aligns(self) -> bool:
+        """True = a term compares hidden states."""
+        return self.cosine_weight > 0 or self.norm_weight > 0
+
+    @property
+    def needs_teacher(self) -> bool:
+        """True = a term asks for the teacher."""
+        return self.aligns or self.logit_weight > 0
+
+    def weights(self) -> dict[str, float]:
+        """Weight by term name, as in `DistillationLosses`."""
+        return {
+            "next_item": self.next_item_weight,
+            "cosine": self.cosine_weight,
+            "norm": self.norm_weight,
+            "supervision": self.supervision_weight,
+            "logit": self.logit_weight,
+            "teacher_next_item": 1.0 if self.mode == "online" else 0.0,
+        }
+
+    def absent_terms(self, num_blocks: int) -> dict[str, str]:
+        """Why each term of the objective that is left out is 0, for the log: nothing is off in silence."""
+        own = ("next_item", "cosine", "norm", "supervision", "logit")
+        reasons = {name: f"distillation.{name}_weight is 0" for name in own if self.weights()[name] == 0}
+        if num_blocks == 1 and self.supervision_weight > 0:
+            reasons["supervision"] = "one block has no inner block to supervise"
+        return reasons
+
+
+CROSS_ENTROPY_ALONE = DistillationConfig(cosine_weight=0.0, norm_weight=0.0, supervision_weight=0.0)
+"""The objective of fine-tuning, and of SASRec."""
+
+
+class Objective(nn.Module):
+    """A student and what it is trained for; its forward pass gives each present term as a mean over the targets.
+
+    SLMRec (arXiv:2405.17890), total loss: L_ce + λ1·(1 − D_cos) + λ2·D_norm + λ3·L_ms. Departs from the paper: the
+    norm term is scaled by the teacher's norms unless `norm_scale` says otherwise; a logit term exists.
+
+    Args:
+        student: What is trained.
+        config: The terms.
+        pairing: Blocks; None = nothing is aligned and there are no heads.
+        teacher_norms: Mean squared norm of the teacher's states, one per block; for `norm_scale: teacher` offline.
+        teacher_width: The teacher's hidden size, when a term aligns states.
+        online_teacher: Trained together with the student; None = offline.
+        teacher_table: Item table behind the teacher's user vectors; for the logit term offline.
+    """
+
+    teacher_table: Tensor | None
+
+    def __init__(
+        self,
+        student: RecommenderModel | SASRec,
+        config: DistillationConfig = CROSS_ENTROPY_ALONE,
+        pairing: BlockPairing | None = None,
+        teacher_norms: Sequence[float] = (),
+        teacher_width: int | None = None,
+        online_teacher: RecommenderModel | None = None,
+        teacher_table: Float[Tensor, "row item_dim"] | None = None,
+    ) -> None:
+        super().__init__()
+        self.student = student
+        self.config = config
+        self.pairing = pairing
+        self.teacher_norms = tuple(teacher_norms)
+        self.online_teacher = online_teacher
+        self.heads = nn.ModuleList()
+        self.teacher_projection: nn.Module = nn.Identity()
+        if pairing is not None and isinstance(student, RecommenderModel):
+            if config.supervision_weight > 0:
+                item_dim = student.item_table.shape[1]
+                self.heads.extend(
+                    nn.Linear(student.hidden_size, item_dim, bias=False) for _ in pairing.supervised_layers
+                )
+            if config.aligns and teacher_width is not None and teacher_width != student.hidden_size:
+                # Trained with the student and dropped after training: it lets widths differ.
+                self.teacher_projection = nn.Linear(student.hidden_size, teacher_width, bias=False)
+        self.register_buffer("teacher_table", teacher_table, persistent=False)
+
+    @property
+    def student_layers(self) -> tuple[int, ...]:
+        """Student layers whose states some term reads."""
+        if self.pairing is None:
+            return ()
+        aligned = self.pairing.student_layers if self.config.aligns else ()
+        supervised = self.pairing.supervised_layers if len(self.heads) else ()
+        return tuple(sorted({*aligned, *supervised}))
+
+    def forward(
+        self,
+        item_ids: Int[Tensor, "batch seq"],
+        read_mask: Bool[Tensor, "batch seq"],
+        targets: Int[Tensor, "target"],
+        teacher: TeacherSignal | None = None,
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Terms by name, each the unweighted mean over `targets`, and diagnostics under names with a slash.
+
+        Args:
+            item_ids: Histories, right-padded.
+            read_mask: True = a position with a target.
+            targets: The items to predict, row by row.
+            teacher: The teacher at the same positions; None offline when no term asks for it.
+
+        Raises:
+            TeacherStudentMismatchError: A term asks for a teacher, or for blocks, that are not there.
+            DivergedError: A term is not a number.
+        """
+        student = self.student(item_ids, read_mask, self.student_layers)
+        teacher_next_item = None
+        if self.online_teacher is not None:
+            teacher, teacher_next_item = self._run_online_teacher(item_ids, read_mask, targets)
+        losses, diagnostics = self._terms(student, targets, teacher)
+        terms = losses.present()
+        if teacher_next_item is not None:
+            terms["teacher_next_item"] = teacher_next_item
+        return terms | diagnostics
+
+    def total(self, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        """The weighted sum that is minimised.
+
+        Raises:
+            ConfigError: There is no term.
+        """
+        if all("/" in name for name in terms):
+            raise ConfigError("objective: at least one term must be there, got none. Set a weight above 0.")
+        weights = self.config.weights()
+        return torch.stack([weights[name] * value for name, value in terms.items() if "/" not in name]).sum()
+
+    def _terms(
+        self, student: HiddenStates, targets: Int[Tensor, "target"], teacher: TeacherSignal | None
+    ) -> tuple[DistillationLosses, dict[str, Float[Tensor, ""]]]:
+        config, scores, cosine, norm, diagnostics = self.config, None, None, None, {}
+        if config.next_item_weight > 0 or config.logit_weight > 0:
+            scores = self.student.score(student.user_vectors)
+        if config.aligns:
+            ours, theirs = self._aligned_states(student, teacher)
+            blocks = ours.shape[0] if config.block_reduction == "sum" else 1
+            if config.cosine_weight > 0:
+                cosine = blocks * feature_cosine_loss(ours, theirs)
+            if config.norm_weight > 0:
+                norm = blocks * self._norm_term(ours, theirs)
+            diagnostics = {f"block_{k}/user_cosine": user_cosine(s) for k, s in enumerate(ours.detach(), start=1)}
+        return DistillationLosses(
+            next_item=next_item_loss(scores, targets) if scores is not None and config.next_item_weight > 0 else None,
+            cosine=cosine,
+            norm=norm,
+            supervision=self._supervision(student, targets) if len(self.heads) else None,
+            logit=self._logit(scores, teacher) if scores is not None and config.logit_weight > 0 else None,
+        ), diagnostics
+
+    def _aligned_states(
+        self, student: HiddenStates, teacher: TeacherSignal | None
+    ) -> tuple[Float[Tensor, "block target hidden"], Float[Tensor, "block target hidden"]]:
+        pairing = self.pairing
+        if pairing is None or teacher is None or not isinstance(self.student, RecommenderModel):
+            raise TeacherStudentMismatchError(
+                f"objective: alignment needs a teacher and blocks, got teacher={teacher!r}, blocks={pairing!r}."
+                " Pass a TeacherSignal, or set the cosine and norm weights to 0."
+            )
+        ours = [student.layers[layer] for layer in pairing.student_layers]
+        if self.config.align_at == "normed":
+            # The deepest state has been through the final norm already.
+            ours = [
+                state if layer == self.student.num_layers else self.student.normed(state)
+                for layer, state in zip(pairing.student_layers, ours, strict=True)
+            ]
+        theirs = [teacher.layers[layer] for layer in pairing.teacher_layers]
+        projected = [self.teacher_projection(state.to(torch.float32)) for state in ours]
+        return torch.stack(projected), torch.stack(theirs).to(torch.float32)
+
+    def _norm_term(
+        self, ours: Float[Tensor, "block target hidden"], theirs: Float[Tensor, "block target hidden"]
+    ) -> Float[Tensor, ""]:
+        squared = self.config.norm_squared
+        if self.config.norm_scale == "none":
+            return feature_norm_loss(ours, theirs, squared=squared)
+        norms = self.teacher_norms or theirs.detach().square().sum(dim=2).mean(dim=1).tolist()
+        per_block = [
+            feature_norm_loss(s[None], t[None], squared=squared) / (norm if squared else norm**0.5)
+            for s, t, norm in zip(ours, theirs, norms, strict=True)
+        ]
+        return torch.stack(per_block).mean()
+
+    def _supervision(self, student: HiddenStates, targets: Int[Tensor, "target"]) -> Float[Tensor, ""]:
+        assert self.pairing is not None
+        assert isinstance(self.student, RecommenderModel)
+        scores = []
+        for head, layer in zip(self.heads, self.pairing.supervised_layers, strict=True):
+            state = student.layers[layer]
+            read = self.student.normed(state) if self.config.supervision_read == "normed" else state
+            scores.append(self.student.score(head(read.to(torch.float32))))
+        blocks = len(scores) if self.config.block_reduction == "sum" else 1
+        return blocks * supervision_loss(scores, targets)
+
+    def _logit(self, scores: Float[Tensor, "target row"], teacher: TeacherSignal | None) -> Float[Tensor, ""]:
+        if teacher is None or teacher.user_vectors is None or self.teacher_table is None:
+            raise TeacherStudentMismatchError(
+                f"objective: the logit term needs the teacher's user vectors and table, got {teacher!r}."
+                " Pass both, or set distillation.logit_weight to 0."
+            )
+        theirs = table_scores(teacher.user_vectors, self.teacher_table)
+        return logit_loss(scores, theirs, self.config.temperature)
+
+    def _run_online_teacher(
+        self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"], targets: Int[Tensor, "target"]
+    ) -> tuple[TeacherSignal, Float[Tensor, ""]]:
+        assert self.online_teacher is not None
+        layers = self.pairing.teacher_layers if self.pairing is not None and self.config.aligns else ()
+        states = self.online_teacher(item_ids, read_mask, layers)
+        loss = next_item_loss(self.online_teacher.score(states.user_vectors), targets)
+        inner = {n: self._as_aligned(n, state) for n, state in states.layers.items()}
+        if self.config.detach_teacher:
+            return TeacherSignal({n: s.detach() for n, s in inner.items()}, states.user_vectors.detach()), loss
+        return TeacherSignal(inner, states.user_vectors), loss
+
+    def _as_aligned(self, layer: int, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target hidden"]:
+        teacher = self.online_teacher
+        assert teacher is not None
+        return aligned_state(teacher, layer, state, self.config.align_at)
+
+
+def aligned_state(
+    teacher: RecommenderModel,
+    layer: int,
+    state: Float[Tensor, "target hidden"],
+    align_at: Literal["hidden_states", "normed"],
+) -> Float[Tensor, "target hidden"]:
+    """A teacher's state in the form in which students align to it; the deepest one is normed already."""
+    return teacher.normed(state) if align_at == "normed" and layer < teacher.num_layers else state

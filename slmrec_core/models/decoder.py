@@ -1,0 +1,162 @@
+"""A decoder cut to some of its layers before its weights are read."""
+
+import json
+import re
+from pathlib import Path
+from typing import Literal
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import nn
+
+from slmrec_core.errors import CheckpointError, ConfigError, SLMRecError
+from slmrec_core.models.backbone import Backbone
+
+LayerChoice = Literal["first", "every"]
+
+_LAYER_NAME = re.compile(r"^(?P<head>(?:.*\.)?(?:layers|h|blocks)\.)(?P<index>\d+)(?P<tail>\..+)$")
+_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+
+
+def chosen_layers(total: int, num_layers: int, choice: LayerChoice) -> list[int]:
+    """Indices of the layers that are kept.
+
+    `first`: 0 … num_layers − 1, the paper's cut. `every`: evenly spaced, the last one always among them.
+
+    Raises:
+        ConfigError: The backbone has fewer layers than are asked for.
+    """
+    if num_layers > total:
+        raise ConfigError(f"num_layers: the backbone has {total} layers, got {num_layers}. Ask for {total} or fewer.")
+    if choice == "first":
+        return list(range(num_layers))
+    return [(k + 1) * total // num_layers - 1 for k in range(num_layers)]
+
+
+def load_decoder(
+    backbone: Backbone, num_layers: int, choice: LayerChoice = "first", attention: str = "sdpa"
+) -> nn.Module:
+    """The decoder in float32, with the backbone's weights in the layers that are kept.
+
+    Only the chosen layers are read from disk, so a four-layer student of a 7B model never holds the others.
+
+    Raises:
+        ConfigError: Too many layers, or an architecture whose final norm we cannot find.
+        CheckpointError: The files are damaged, or lack a tensor that the architecture needs.
+    """
+    total = backbone.num_layers
+    layers = chosen_layers(total, num_layers, choice)
+    with torch.random.fork_rng(devices=[]):
+        decoder = empty_decoder(cut_config(backbone.config, layers, total), attention)
+        # `tiny` means the same weights everywhere, whatever the experiment's seed.
+        torch.manual_seed(0)
+        whole = empty_decoder(backbone.config) if backbone.directory is None else None
+    if whole is not None:
+        placed = {_place(name, layers): tensor for name, tensor in whole.state_dict().items()}
+        decoder.load_state_dict({name: tensor for name, tensor in placed.items() if name is not None})
+    elif backbone.directory is not None:
+        try:
+            _read_weights(decoder, backbone.directory, layers)
+        except (OSError, SafetensorError, KeyError, ValueError, RuntimeError) as error:
+            if isinstance(error, SLMRecError):
+                raise
+            raise CheckpointError(
+                f"backbone {backbone.directory}: its weights cannot be read, got {error!r}. Fetch the model again."
+            ) from error
+    return decoder
+
+
+def empty_decoder(config: dict[str, object], attention: str = "sdpa") -> nn.Module:
+    """A decoder of a configuration, with random weights, in float32.
+
+    Raises:
+        ConfigError: transformers does not know the architecture, or we do not find its final norm.
+    """
+    # Slow to import, and processes that only read settings never get here.
+    from transformers import AutoConfig, AutoModel  # noqa: PLC0415
+
+    kind = config.get("model_type")
+    try:
+        built = AutoConfig.for_model(**config)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"backbone: model_type must be one that transformers knows, got {kind!r}.") from error
+    built._attn_implementation = attention
+    decoder: nn.Module = AutoModel.from_config(built, dtype=torch.float32)
+    final_norm(decoder)
+    return decoder
+
+
+def cut_config(config: dict[str, object], layers: list[int], total: int) -> dict[str, object]:
+    """The configuration of the kept layers; lists with an entry per layer (attention kinds) are cut with them."""
+    dropped = ("auto_map", "quantization_config", "transformers_version", "architectures", "dtype", "torch_dtype")
+    cut = {
+        key: [value[i] for i in layers] if isinstance(value, list) and len(value) == total and total > 1 else value
+        for key, value in config.items()
+        if key not in dropped
+    }
+    cut["n_layer" if "n_layer" in config else "num_hidden_layers"] = len(layers)
+    return cut
+
+
+def final_norm(decoder: nn.Module) -> nn.Module:
+    """The norm after the last layer, whatever the architecture calls it.
+
+    Raises:
+        ConfigError: The architecture has none under a name that we know.
+    """
+    for name in _FINAL_NORMS:
+        norm = getattr(decoder, name, None)
+        if isinstance(norm, nn.Module):
+            return norm
+    raise ConfigError(
+        f"backbone: the final norm must be one of {_FINAL_NORMS}, got a {type(decoder).__name__} without."
+        " This architecture cannot be cut or probed yet."
+    )
+
+
+def mlp_projections(decoder: nn.Module) -> list[str]:
+    """Full names of the linear maps inside the MLPs: where the paper puts LoRA."""
+    # GPT-2 keeps its linear maps in a class of its own, named Conv1D.
+    return [
+        name
+        for name, module in decoder.named_modules()
+        if ".mlp." in f".{name}" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    ]
+
+
+def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> None:
+    wanted = decoder.state_dict()
+    prefix = f"{getattr(decoder, 'base_model_prefix', '')}."
+    found: dict[str, torch.Tensor] = {}
+    for file in _weight_files(directory):
+        with safe_open(file, framework="pt") as tensors:
+            for key in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
+                name = _place(key.removeprefix(prefix), layers)
+                if name in wanted:
+                    found[name] = tensors.get_tensor(key).to(torch.float32)
+    missing = sorted(wanted.keys() - found.keys())
+    if missing:
+        raise CheckpointError(
+            f"backbone {directory}: tensors of a {type(decoder).__name__} are missing, got {len(found)} of"
+            f" {len(wanted)}, without {missing[:3]}. Its files do not fit its config.json."
+        )
+    decoder.load_state_dict(found)
+
+
+def _place(name: str, layers: list[int]) -> str | None:
+    """Where a tensor of the whole decoder stands in the cut one; None = its layer is not kept."""
+    match = _LAYER_NAME.match(name)
+    if match is None:
+        return name
+    source = int(match["index"])
+    return f"{match['head']}{layers.index(source)}{match['tail']}" if source in layers else None
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    index = directory / "model.safetensors.index.json"
+    if index.is_file():
+        return [directory / name for name in sorted(set(json.loads(index.read_text())["weight_map"].values()))]
+    files = sorted(directory.glob("*.safetensors"))
+    if not files:
+        raise ConfigError(f"backbone: the directory must hold *.safetensors, got {directory}.")
+    return files

@@ -1,0 +1,229 @@
+"""The model of SLMRec: item table → input projection → decoder of n layers → pooling → output projection → scores.
+
+Teacher and student are this one class; they differ by configuration alone (arXiv:2405.17890, framework figure).
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, NonNegativeInt, PositiveInt
+from torch import Tensor, nn
+
+from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.models.backbone import Backbone
+from slmrec_core.models.decoder import LayerChoice, final_norm, load_decoder, mlp_projections
+from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
+from slmrec_core.structures import PAD_ITEM, HiddenStates
+
+Pooling = Literal["item", "response"]
+
+
+class RecommenderConfig(FrozenConfig):
+    """What the network is; equal settings and equal seeds give equal weights."""
+
+    backbone: str | None = None
+    """Alias, local directory, GGUF file or hub id; None = the experiment's `backbone`."""
+    num_layers: NonNegativeInt = 4
+    """Decoder layers that are kept; 0 = the projections and the final norm alone."""
+    layer_choice: LayerChoice = "first"
+    """`first` n layers (the paper), or `every` k-th with the last among them."""
+    pooling: Pooling = "item"
+    """Where the user is read: at the `item` itself, so that every position can be a target, or at the last token of
+    the closing template, the `response` (the paper)."""
+    template: Template = "question"
+    """Text around the items: the `question` of the paper's figure, or the `alpaca` text of the authors' code."""
+    tuning: Literal["lora", "full"] = "lora"
+    """`lora` trains low-rank updates of the MLPs (the paper), `full` every weight of the decoder."""
+    lora_rank: PositiveInt = 16
+    """Rank of the updates."""
+    lora_alpha: PositiveInt = 16
+    """Scale of the updates is alpha / rank."""
+    lora_dropout: float = Field(default=0.05, ge=0.0, lt=1.0)
+    """Dropout on the input of the updates, probability."""
+    input_dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
+    """Dropout on the item vectors that enter the decoder, probability."""
+
+
+class RecommenderModel(nn.Module):
+    """Scores every item after every position that is read.
+
+    The decoder runs in `compute_dtype` under autocast; projections, scores and softmax stay in float32, because
+    bfloat16 scores tie.
+
+    Args:
+        config: What the network is.
+        decoder: As many layers as `config` says, with its vocabulary.
+        prompt: Template in the backbone's tokens.
+        item_table: Frozen vectors, row 0 for padding.
+        compute_dtype: Precision of the decoder's arithmetic; frozen weights are stored in it.
+    """
+
+    item_table: Tensor
+    """Frozen item vectors, row 0 for padding; float32."""
+
+    def __init__(
+        self,
+        config: RecommenderConfig,
+        decoder: nn.Module,
+        prompt: Prompt,
+        item_table: Float[Tensor, "row item_dim"],
+        compute_dtype: torch.dtype = torch.float32,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.compute_dtype = compute_dtype
+        self.prompt = prompt if config.pooling == "response" else Prompt(prompt.before, ())
+        vocabulary = decoder.get_input_embeddings()  # type: ignore[operator]
+        self.vocab_size, self.hidden_size = vocabulary.weight.shape
+        tokens = torch.tensor(self.prompt.before + self.prompt.after) % self.vocab_size
+        # Called, not indexed: some architectures scale what they look up.
+        self.prompt_vectors = nn.Embedding(len(tokens), self.hidden_size)
+        self.prompt_vectors.weight = nn.Parameter(vocabulary(tokens).detach().clone())
+        # Only the template's rows of the vocabulary are ever read; the rest need not be held by any worker.
+        decoder.set_input_embeddings(nn.Identity())  # type: ignore[operator]
+        if config.tuning == "lora":
+            decoder = _with_lora(decoder, config)
+            self.prompt_vectors.requires_grad_(False)
+        self.decoder = decoder
+        self.input_projection = nn.Linear(item_table.shape[1], self.hidden_size)
+        self.output_projection = nn.Linear(self.hidden_size, item_table.shape[1], bias=False)
+        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.register_buffer("item_table", item_table.detach().to(torch.float32).clone())
+        self._store_frozen_weights_in(compute_dtype)
+
+    @classmethod
+    def from_backbone(
+        cls,
+        config: RecommenderConfig,
+        backbone: Backbone,
+        item_table: Float[Tensor, "row item_dim"],
+        compute_dtype: torch.dtype = torch.float32,
+        attention: str = "sdpa",
+    ) -> "RecommenderModel":
+        """The untrained model on a pretrained decoder; projections and adapters come from torch's global generator.
+
+        Raises:
+            ConfigError: The backbone cannot be cut as `config` says.
+            CheckpointError: Its files are damaged.
+        """
+        decoder = load_decoder(backbone, config.num_layers, config.layer_choice, attention)
+        return cls(config, decoder, tokenize_prompt(config.template, backbone.directory), item_table, compute_dtype)
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers."""
+        return self.config.num_layers
+
+    def forward(
+        self,
+        item_ids: Int[Tensor, "batch seq"],
+        read_mask: Bool[Tensor, "batch seq"],
+        layers: Sequence[int] = (),
+    ) -> HiddenStates:
+        """States at the positions that are read, row by row.
+
+        Args:
+            item_ids: Histories, right-padded.
+            read_mask: True = read the user there. With `response` pooling a row is read at most once, after its end.
+            layers: Layers whose states are wanted beside the user vectors; 0 = the projected inputs.
+        """
+        inputs, rows, columns = self._embed(item_ids, read_mask)
+        inner = [layer for layer in layers if layer < self.num_layers]
+        with self._autocast(inputs):
+            output = self.decoder(
+                inputs_embeds=inputs.to(self.compute_dtype), output_hidden_states=bool(inner), use_cache=False
+            )
+        # hidden_states[0] is the decoder's input, so layer n sits at index n.
+        states = {layer: output.hidden_states[layer][rows, columns] for layer in inner}
+        last = output.last_hidden_state[rows, columns]
+        if self.num_layers in layers:
+            states[self.num_layers] = last
+        return HiddenStates(states, self.project(last))
+
+    def normed(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target hidden"]:
+        """An inner state read through the final norm."""
+        with self._autocast(state):
+            return final_norm(self.decoder)(state)  # type: ignore[no-any-return]
+
+    def project(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target item_dim"]:
+        """Output projection of a state, in float32."""
+        with torch.autocast(state.device.type, enabled=False):
+            return self.output_projection(state.to(torch.float32))  # type: ignore[no-any-return]
+
+    def score(self, user_vectors: Float[Tensor, "target item_dim"]) -> Float[Tensor, "target row"]:
+        """Scores of all rows of the item table; row 0 is padding and gets −inf."""
+        return table_scores(user_vectors, self.item_table)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trained weights, the decoder's weights, and all with the vocabulary and the item table."""
+        decoder = sum(p.numel() for p in self.decoder.parameters())
+        own = sum(p.numel() for p in self.parameters()) - self.prompt_vectors.weight.numel()
+        return {
+            "params_trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
+            "params_decoder": decoder,
+            "params_total": own + self.vocab_size * self.hidden_size + self.item_table.numel(),
+        }
+
+    def _embed(
+        self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"]
+    ) -> tuple[Float[Tensor, "batch tokens hidden"], Int[Tensor, "target"], Int[Tensor, "target"]]:
+        """[template ; items ; closing template ; padding], and where the states are read."""
+        num_rows, offset = item_ids.shape[0], len(self.prompt.before)
+        with torch.autocast(item_ids.device.type, enabled=False):
+            items = self.input_projection(self.input_dropout(self.item_table[item_ids]))
+        prompt = self.prompt_vectors(torch.arange(offset + len(self.prompt.after), device=item_ids.device))
+        before = prompt[:offset].to(items.dtype).expand(num_rows, -1, -1)
+        if not self.prompt.after:
+            rows, columns = read_mask.nonzero(as_tuple=True)
+            return torch.cat([before, items], dim=1), rows, columns + offset
+        # The closing template follows each row's last item directly: padding comes after everything, so that it
+        # neither is attended to nor shifts a rotary position (the authors pad inside the prompt).
+        after = prompt[offset:].to(items.dtype).expand(num_rows, -1, -1)
+        inputs = torch.cat([before, items, torch.zeros_like(after)], dim=1)
+        lengths = (item_ids != PAD_ITEM).sum(dim=1)
+        columns = offset + lengths[:, None] + torch.arange(after.shape[1], device=item_ids.device)
+        inputs = inputs.scatter(1, columns[..., None].expand_as(after), after)
+        rows = read_mask.any(dim=1).nonzero(as_tuple=True)[0]
+        return inputs, rows, columns[rows, -1]
+
+    def _autocast(self, like: Tensor) -> torch.autocast:
+        return torch.autocast(like.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+
+    def _store_frozen_weights_in(self, dtype: torch.dtype) -> None:
+        for parameter in self.decoder.parameters():
+            if not parameter.requires_grad:
+                parameter.data = parameter.data.to(dtype)
+
+
+def table_scores(
+    user_vectors: Float[Tensor, "target item_dim"], item_table: Float[Tensor, "row item_dim"]
+) -> Float[Tensor, "target row"]:
+    """Inner products with every row of an item table; row 0 is padding and gets −inf."""
+    padding = torch.zeros(len(item_table), device=user_vectors.device)
+    padding[PAD_ITEM] = float("-inf")
+    with torch.autocast(user_vectors.device.type, enabled=False):
+        # The bias of the product masks padding without another pass over the scores.
+        return torch.addmm(padding, user_vectors.to(torch.float32), item_table.to(torch.float32).T)
+
+
+def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:
+    # Slow to import, and processes that only read settings never get here.
+    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+
+    decoder.requires_grad_(False)
+    targets = mlp_projections(decoder)
+    if not targets:
+        # No layers, or no MLPs that we know: nothing to adapt but the projections, which are always trained.
+        return decoder
+    lora = LoraConfig(
+        r=config.lora_rank,
+        lora_alpha=config.lora_alpha,
+        lora_dropout=config.lora_dropout,
+        target_modules=targets,
+        # GPT-2's Conv1D keeps its matrix the other way round.
+        fan_in_fan_out=not isinstance(decoder.get_submodule(targets[0]), nn.Linear),
+        bias="none",
+    )
+    return inject_adapter_in_model(lora, decoder)  # type: ignore[no-any-return]

@@ -1,0 +1,117 @@
+"""SASRec (arXiv:1808.09781) with full cross entropy: the baseline of every report, and the frozen item table."""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, PositiveInt
+from torch import Tensor, nn
+
+from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.models.recommender import table_scores
+from slmrec_core.structures import PAD_ITEM, HiddenStates
+
+
+class SASRecConfig(FrozenConfig):
+    """What the network is."""
+
+    item_dim: PositiveInt = 64
+    """Width of the item vectors, hence of the item table that the LLM reads."""
+    num_layers: PositiveInt = 2
+    """Self-attention blocks."""
+    num_heads: PositiveInt = 1
+    """Attention heads; divides `item_dim`."""
+    dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
+    """Dropout on inputs, attention and feed-forward, probability."""
+
+
+class SASRec(nn.Module):
+    """Item and position vectors, causal self-attention blocks, scores against the same item table.
+
+    Departs from the paper: positions are counted from the end of the history, so that the newest item always has the
+    same position vector; the residual goes around the un-normalised input; the loss is full cross entropy.
+
+    Args:
+        config: What the network is.
+        num_items: Catalogue size without padding.
+        max_seq_len: Longest history.
+    """
+
+    def __init__(self, config: SASRecConfig, num_items: int, max_seq_len: int) -> None:
+        super().__init__()
+        self.config = config
+        self.item_embedding = nn.Embedding(num_items + 1, config.item_dim, padding_idx=PAD_ITEM)
+        self.position_embedding = nn.Embedding(max_seq_len, config.item_dim)
+        self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
+        self.final_norm = nn.LayerNorm(config.item_dim)
+        self.dropout = nn.Dropout(config.dropout)
+        for parameter in self.parameters():
+            if parameter.dim() > 1:
+                nn.init.xavier_normal_(parameter)
+        with torch.no_grad():
+            self.item_embedding.weight[PAD_ITEM].zero_()
+
+    @property
+    def item_table(self) -> Float[Tensor, "row item_dim"]:
+        """Item vectors, row 0 for padding."""
+        return self.item_embedding.weight
+
+    def forward(
+        self,
+        item_ids: Int[Tensor, "batch seq"],
+        read_mask: Bool[Tensor, "batch seq"],
+        layers: Sequence[int] = (),
+    ) -> HiddenStates:
+        """User vectors at the positions that are read (True), row by row; `layers` must be empty."""
+        if layers:
+            raise ValueError(f"SASRec: it has no states to align, got layers {tuple(layers)}. Ask for none.")
+        lengths = (item_ids != PAD_ITEM).sum(dim=1, keepdim=True)
+        steps = torch.arange(item_ids.shape[1], device=item_ids.device)
+        from_end = (lengths - 1 - steps).clamp_min(0)
+        scale = self.item_embedding.embedding_dim**0.5
+        states = self.dropout(self.item_embedding(item_ids) * scale + self.position_embedding(from_end))
+        for block in self.blocks:
+            states = block(states)
+        return HiddenStates({}, self.final_norm(states[read_mask]))
+
+    def score(self, user_vectors: Float[Tensor, "target item_dim"]) -> Float[Tensor, "target row"]:
+        """Scores of all rows of the item table; row 0 is padding and gets −inf."""
+        return table_scores(user_vectors, self.item_table)
+
+    def parameter_counts(self) -> dict[str, int]:
+        """Trained weights, the blocks' weights, and all with the item table."""
+        total = sum(p.numel() for p in self.parameters())
+        blocks = sum(p.numel() for p in self.blocks.parameters())
+        return {"params_trainable": total, "params_decoder": blocks, "params_total": total}
+
+
+class _Block(nn.Module):
+    """Attention whose queries alone are normalised, then a feed-forward layer; causal, right padding needs no mask."""
+
+    def __init__(self, config: SASRecConfig) -> None:
+        super().__init__()
+        width = config.item_dim
+        self.num_heads = config.num_heads
+        self.attention_dropout = config.dropout
+        self.query_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
+        self.feed_forward = nn.Sequential(
+            nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, width)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+
+    def forward(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
+        attended = nn.functional.scaled_dot_product_attention(
+            self._heads(self.query(self.query_norm(states))),
+            self._heads(self.key(states)),
+            self._heads(self.value(states)),
+            dropout_p=self.attention_dropout if self.training else 0.0,
+            is_causal=True,
+        )
+        states = states + self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
+        update: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(states)))
+        return states + update
+
+    def _heads(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch head seq part"]:
+        rows, steps, width = states.shape
+        return states.view(rows, steps, self.num_heads, width // self.num_heads).transpose(1, 2)

@@ -1,0 +1,36 @@
+"""Training over an engine, and full-catalogue ranking of a split."""
+
+from slmrec_core.training.config import EvaluationConfig, TrainingConfig
+from slmrec_core.training.engine import SingleProcessEngine, TrainingEngine, build_optimizer, share_of_batch
+from slmrec_core.training.evaluation import Evaluator, Ranking, every_layer, own_head
+from slmrec_core.training.item_table import train_sasrec
+from slmrec_core.training.loop import (
+    EpochRecord,
+    Progress,
+    TrainingData,
+    fit,
+    learning_rate,
+    term_gradient_norms,
+    train_epoch,
+)
+
+__all__ = [
+    "EpochRecord",
+    "EvaluationConfig",
+    "Evaluator",
+    "Progress",
+    "Ranking",
+    "SingleProcessEngine",
+    "TrainingConfig",
+    "TrainingData",
+    "TrainingEngine",
+    "build_optimizer",
+    "every_layer",
+    "fit",
+    "learning_rate",
+    "own_head",
+    "share_of_batch",
+    "term_gradient_norms",
+    "train_epoch",
+    "train_sasrec",
+]

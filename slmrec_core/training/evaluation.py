@@ -1,0 +1,173 @@
+"""Ranking of a split: every user's target among the catalogue, and among the paper's sampled candidates."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from slmrec_core.data import SequenceDataset, evaluation_batch, num_candidates, sampled_candidates, seen_items
+from slmrec_core.metrics import rank_targets, ranking_metrics
+from slmrec_core.models.recommender import RecommenderModel
+from slmrec_core.structures import SequenceBatch
+from slmrec_core.training.config import EvaluationConfig
+
+Split = Literal["valid", "test"]
+Readouts = Callable[[SequenceBatch], Sequence[Float[Tensor, "user row"]]]
+"""Scores of a batch's users, one tensor for every way of reading the model (a probe reads it at each layer)."""
+
+_NEGATIVES_SEED = 20240528
+"""Fixed, so that every model, seed and split reader meets the same candidates."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Ranks of every user's target in one split under one protocol."""
+
+    split: Split
+    protocol: Literal["full", "sampled"]
+    ranks: Int64[np.ndarray, " users"]
+    """1-based; ties count against the model."""
+    num_candidates: Int64[np.ndarray, " users"]
+    """What the target was ranked among, itself included."""
+
+    def metrics(self) -> dict[str, float]:
+        """By contract name: `valid/ndcg_at_10`, `test_sampled/mrr` …"""
+        return ranking_metrics(self.ranks, self.split if self.protocol == "full" else f"{self.split}_sampled")
+
+    def frame(self, dataset: SequenceDataset) -> pd.DataFrame:
+        """One row per user: what every interval and paired test is computed from."""
+        return pd.DataFrame(
+            {
+                "user_id": dataset.user_ids,
+                "split": self.split,
+                "protocol": self.protocol,
+                "target_item": dataset.item_ids[dataset.targets(self.split)],
+                "rank": self.ranks,
+                "num_candidates": self.num_candidates,
+            }
+        )
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Ranks a split; several workers each take a share of the users and add up.
+
+    Args:
+        dataset: Users, targets, catalogue.
+        max_seq_len: Longest history that the model reads; all older items are still masked.
+        config: Protocols and masking.
+        device: Where the model lives.
+        rank: This worker.
+        world_size: Workers.
+        all_reduce: Sum over workers.
+    """
+
+    dataset: SequenceDataset
+    max_seq_len: int
+    config: EvaluationConfig
+    device: torch.device
+    rank: int = 0
+    world_size: int = 1
+    all_reduce: Callable[[Tensor], Tensor] = lambda values: values
+
+    def rank_split(self, model: nn.Module, split: Split, readouts: Readouts | None = None) -> list[list[Ranking]]:
+        """Rankings by readout and protocol; by default the one readout is the model's own head.
+
+        Raises:
+            DivergedError: A score is NaN.
+        """
+        read = readouts or own_head(model)
+        protocols = self.config.protocols
+        counted: Tensor | None = None
+        was_training = model.training
+        model.eval()
+        with torch.no_grad():
+            for users, is_ours in self._shares():
+                batch = evaluation_batch(self.dataset, users, split, self.max_seq_len).to(self.device)
+                ranks = torch.stack([self._ranks(scores, batch, split) for scores in read(batch)])
+                if counted is None:
+                    counted = torch.zeros(*ranks.shape[:2], self.dataset.num_users, dtype=torch.long)
+                if is_ours:
+                    counted[:, :, users] = ranks.cpu()
+        model.train(was_training)
+        assert counted is not None
+        total = self.all_reduce(counted.to(self.device)).cpu().numpy()
+        return [
+            [
+                Ranking(split, protocol, ranks, self._num_candidates(protocol, split))
+                for protocol, ranks in zip(protocols, by_protocol, strict=True)
+            ]
+            for by_protocol in total
+        ]
+
+    def _shares(self) -> Iterator[tuple[np.ndarray, bool]]:
+        """This worker's batches of users. All workers make the same number of forward passes, which ZeRO-3 needs;
+        one that is only there to keep step is marked False."""
+        step = self.config.batch_size * self.world_size
+        for start in range(0, self.dataset.num_users, step):
+            users = np.arange(start, min(start + step, self.dataset.num_users))[self.rank :: self.world_size]
+            yield (users, True) if len(users) else (np.array([0]), False)
+
+    def _ranks(self, scores: Float[Tensor, "user row"], batch: SequenceBatch, split: Split) -> Tensor:
+        users = batch.user_index.cpu().numpy()
+        ranks = []
+        for protocol in self.config.protocols:
+            if protocol == "full":
+                masked = scores.clone()
+                if self.config.mask_seen:
+                    rows, columns = map(torch.from_numpy, seen_items(self.dataset, users, split))
+                    masked[rows.to(self.device), columns.to(self.device)] = float("-inf")
+                ranks.append(rank_targets(masked, batch.targets))
+            else:
+                candidates = torch.from_numpy(self._candidates(split)[users]).to(self.device)
+                # Padding points at column 0, which scores −inf. Column 0 of the candidates is the target.
+                ranks.append(rank_targets(scores.gather(1, candidates), torch.zeros_like(batch.targets)))
+        return torch.stack(ranks)
+
+    def _candidates(self, split: Split) -> Int64[np.ndarray, "users candidates"]:
+        return _cached_candidates(self.dataset, split, self.config.num_negatives)
+
+    def _num_candidates(self, protocol: str, split: Split) -> Int64[np.ndarray, " users"]:
+        if protocol == "sampled":
+            return num_candidates(self._candidates(split))
+        total = np.full(self.dataset.num_users, self.dataset.num_items, dtype=np.int64)
+        if self.config.mask_seen:
+            rows, _ = seen_items(self.dataset, np.arange(self.dataset.num_users), split)
+            total -= np.bincount(rows, minlength=self.dataset.num_users)
+        return total
+
+
+def own_head(model: nn.Module) -> Readouts:
+    """The model's own scores."""
+    return lambda batch: [model.score(model(batch.item_ids, batch.read_mask).user_vectors)]  # type: ignore[operator]
+
+
+def every_layer(model: RecommenderModel, read: Literal["normed", "raw"] = "normed") -> Readouts:
+    """The probe: the trained head at every layer 0 … n, in one forward pass.
+
+    SLMRec (arXiv:2405.17890), figure of direct inference from inner layers. `normed` (default) reads inner states
+    through the final norm, as the head was trained to; `raw` leaves it out, as the authors' code does.
+    """
+    depth = model.num_layers
+
+    def scores(batch: SequenceBatch) -> list[Tensor]:
+        output = model(batch.item_ids, batch.read_mask, tuple(range(depth)))
+        inner = [output.layers[n] if read == "raw" else model.normed(output.layers[n]) for n in range(depth)]
+        # The deepest readout is the model's own head.
+        return [model.score(vectors) for vectors in (*map(model.project, inner), output.user_vectors)]
+
+    return scores
+
+
+# Small: an entry keeps its data set alive.
+@lru_cache(maxsize=4)
+def _cached_candidates(
+    dataset: SequenceDataset, split: Split, num_negatives: int
+) -> Int64[np.ndarray, "users candidates"]:
+    return sampled_candidates(dataset, split, num_negatives, seed=_NEGATIVES_SEED)

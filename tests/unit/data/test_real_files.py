@@ -1,0 +1,70 @@
+"""Counts on real data, against those that the data's own page gives; skipped where the files are not."""
+
+from pathlib import Path
+
+import pytest
+
+from slmrec_core.data import SequenceDataset, load_interactions
+from slmrec_core.data.interactions import ML_100K
+from slmrec_core.downloads import cache_dir
+
+REAL_DATA = Path(__file__).parents[3] / "../shared/data"
+
+
+def real_file(name: str) -> Path:
+    path = REAL_DATA / name
+    if not path.is_file():
+        pytest.skip(f"real data file {name} is not on this machine")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "columns", "num_events", "core"),
+    [
+        ("amazon-beauty-2014/LLM-RecSys-ID/sequential_data.txt", {}, 198_502, (22_363, 12_101, 198_502)),
+        ("amazon-toys-sports-2014/Toys_and_Games.txt", {}, 167_597, (19_412, 11_924, 167_597)),
+        ("amazon-toys-sports-2014/Sports_and_Outdoors.txt", {}, 296_337, (35_598, 18_357, 296_337)),
+        ("amazon-video-2014/Video.txt", {}, 287_107, (24_303, 10_672, 231_780)),
+        ("amazon-raw-samples/All_Beauty(1).csv.gz", {"item_column": "parent_asin"}, 2_535, (253, 356, 2_535)),
+    ],
+    ids=["beauty", "toys", "sports", "video", "beauty-2023"],
+)
+def test_five_core_counts_match(
+    name: str, columns: dict[str, str], num_events: int, core: tuple[int, int, int]
+) -> None:
+    interactions = load_interactions(real_file(name), **columns)
+    dataset = SequenceDataset.from_interactions(interactions)
+
+    assert num_events == len(interactions)
+    assert core == (dataset.num_users, dataset.num_items, dataset.num_events)
+
+
+def test_recbole_lists_are_read_whole_with_their_titles() -> None:
+    interactions = load_interactions(real_file("amazon-games-2018/Games-6k.test.inter"))
+
+    assert len(interactions) == 440_264
+    assert (interactions["user_id"].nunique(), interactions["item_id"].nunique()) == (50_546, 16_859)
+    assert (interactions["title"] != "").all()
+
+
+def test_a_log_with_day_timestamps_keeps_the_order_of_the_file_within_a_day() -> None:
+    interactions = load_interactions(real_file("amazon-grocery-2014/train.csv"), timestamp_column="time")
+    dataset = SequenceDataset.from_interactions(interactions, min_user=1, min_item=1)
+    # Plain reference on a few users, by Python's stable sort.
+    for user in range(0, dataset.num_users, 1_500):
+        own = interactions[interactions["user_id"] == dataset.user_ids[user]]
+        events = sorted(zip(own["timestamp"], own["item_id"], strict=True), key=lambda event: event[0])
+        items = dataset.events[dataset.offsets[user] : dataset.offsets[user + 1]]
+
+        assert [item for _, item in events] == dataset.item_ids[items].tolist()
+
+
+def test_movielens_after_five_core_has_the_published_counts() -> None:
+    directory = cache_dir() / f"{ML_100K.package}-{ML_100K.version}"
+    if not (directory / "ml-100k.inter").is_file():
+        pytest.skip("MovieLens-100K has not been fetched into the cache")
+    dataset = SequenceDataset.from_interactions(load_interactions("ml-100k"))
+
+    assert (dataset.num_users, dataset.num_items, dataset.num_events) == (943, 1_349, 99_287)
+    assert dataset.titles is not None
+    assert "Toy Story" in dataset.titles
