@@ -126,7 +126,9 @@ def start_from_teacher(student: RecommenderModel, teacher: RecommenderModel) -> 
 
 
 def _network(
-    config: RecommenderConfig, experiment: ExperimentConfig, item_table: Float[Tensor, "row item_dim"],
+    config: RecommenderConfig,
+    experiment: ExperimentConfig,
+    item_table: Float[Tensor, "row item_dim"],
     device: torch.device,
 ) -> RecommenderModel:
     backbone = open_backbone(str(config.backbone))

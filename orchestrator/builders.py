@@ -16,7 +16,7 @@ from orchestrator.resources import Allocation
 from orchestrator.stages import Stage, StageStore
 from orchestrator.tuning import tune_jobs
 
-_TASK_KINDS = ("data", "sasrec", "probe")
+_TASK_KINDS = ("sasrec", "probe")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,9 +49,9 @@ class Builder:
                 failures |= self._build_wave(plan, ready)
         return failures
 
-    def job(self, plan: Plan, stage: Stage, num_jobs: int) -> Job:
-        """A stage with its share of the cluster, when `num_jobs` run side by side."""
-        share = self.allocation.shared_among(num_jobs)
+    def job(self, plan: Plan, stage: Stage) -> Job:
+        """A stage with its share of the cluster: always the same, so that the numbers do not depend on the others."""
+        share = self.allocation
         return Job(
             stage=stage,
             experiment=plan.experiments[stage.stage_id].model_dump(mode="json"),
@@ -72,7 +72,7 @@ class Builder:
         states = [stage for stage in stages if stage.kind == "states"]
         self._run_tasks(plan, [[stage] for stage in single] + _by_teacher(states))
         if trained:
-            jobs = [self.job(plan, stage, len(trained)) for stage in trained]
+            jobs = [self.job(plan, stage) for stage in trained]
             for job in jobs:
                 job.failure_file.unlink(missing_ok=True)
             tune_jobs(jobs, self.allocation.concurrent_trials, say_epoch)
@@ -81,7 +81,7 @@ class Builder:
     def _run_tasks(self, plan: Plan, groups: Sequence[Sequence[Stage]]) -> None:
         running = {}
         for group in groups:
-            jobs = [self.job(plan, stage, len(groups)) for stage in group]
+            jobs = [self.job(plan, stage) for stage in group]
             for job in jobs:
                 job.failure_file.unlink(missing_ok=True)
             options = {"num_cpus": jobs[0].cpus, "num_gpus": int(jobs[0].use_gpu), "max_retries": 2}
@@ -94,7 +94,7 @@ class Builder:
             except ray.exceptions.RayError as error:
                 # Its message is in the sweep's folder, unless the process died without a word.
                 for stage in group:
-                    job = self.job(plan, stage, 1)
+                    job = self.job(plan, stage)
                     if read_failure(job.failure_file) is None:
                         note_failure(job.failure_file, error)
             else:
@@ -104,7 +104,7 @@ class Builder:
     def _failures(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
         found = {}
         for stage in stages:
-            job = self.job(plan, stage, 1)
+            job = self.job(plan, stage)
             if not job.store.is_done(stage.stage_id):
                 message = read_failure(job.failure_file)
                 found[stage.stage_id] = message or f"{stage.stage_id}: it was not built, and nothing says why."
@@ -154,4 +154,4 @@ def _build(jobs: list[Job], folders: tuple[Path, ...] = ()) -> None:
     if kind == "states":
         tasks.build_states(jobs, folders)
     else:
-        {"data": tasks.build_data, "sasrec": tasks.build_sasrec, "probe": tasks.build_probe}[kind](jobs[0], folders[0])
+        {"sasrec": tasks.build_sasrec, "probe": tasks.build_probe}[kind](jobs[0], folders[0])

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import ray.train
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from slmrec_core.errors import CheckpointError
@@ -62,8 +63,7 @@ def load_progress(folder: Path) -> Progress:
         content = json.loads((folder / _PROGRESS).read_text())
         records = tuple(EpochRecord(**record) for record in content.pop("records"))
         return Progress(**content, records=records, best_state=load_file(folder / _BEST))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise CheckpointError(
             f"checkpoint {folder}: cannot be read, got {error!r}. Delete the trial's folder under ray/ and resume."
         ) from error
-

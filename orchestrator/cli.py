@@ -4,16 +4,19 @@ import argparse
 import logging
 import os
 import shlex
+import stat
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.console import complain, say
+from orchestrator.failures import describe
 from orchestrator.plan import Plan, make_plan, waves
 from orchestrator.resources import Node, allocate
 from orchestrator.search_space import SearchSpace, load_search_space, space_names
-from orchestrator.searching import plan_shared_stages
+from orchestrator.shared_stages import plan_shared_stages
 from orchestrator.stages import StageStore
 from orchestrator.sweep_folder import SweepFolder, sweeps
 from slmrec_core.errors import ConfigError, RunError, UserError
@@ -35,8 +38,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         complain(str(error))
         return EXIT_USER_ERROR
-    except RunError as error:
-        complain(str(error))
+    except (RunError, OSError) as error:
+        complain(describe(error))
         return EXIT_FAILED
 
 
@@ -62,12 +65,26 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="sweep.py", description="How many LLM layers does next-item ranking need? Runs a search space on Ray."
     )
-    parser.add_argument("space", nargs="?", default="depth", metavar="SPACE",
-                        help=f"a file, or one of: {', '.join(space_names())} (default: depth)")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE",
-                        help="a setting under its dotted name, e.g. --set seeds=3; on a swept key it replaces the axis")
-    parser.add_argument("--storage", type=Path, metavar="DIR",
-                        help="where everything is kept (default: $SLMREC_STORAGE, else ~/slmrec-runs)")
+    parser.add_argument(
+        "space",
+        nargs="?",
+        default="depth",
+        metavar="SPACE",
+        help=f"a file, or one of: {', '.join(space_names())} (default: depth)",
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="a setting under its dotted name, e.g. --set seeds=3; on a swept key it replaces the axis",
+    )
+    parser.add_argument(
+        "--storage",
+        type=Path,
+        metavar="DIR",
+        help="where everything is kept (default: $SLMREC_STORAGE, else ~/slmrec-runs)",
+    )
     parser.add_argument("--name", help="of the sweep (default: <space>-<UTC time>)")
     parser.add_argument("--resume", action="store_true", help="go on with a sweep that did not finish")
     parser.add_argument("--dry-run", action="store_true", help="print stages and trials, start nothing")
@@ -85,8 +102,11 @@ def _made(storage: Path) -> None:
     try:
         for folder in (storage, storage / "stages", storage / "sweeps"):
             folder.mkdir(parents=True, exist_ok=True)
-        # Checkpoints in it are pickles: nobody else may write there.
-        storage.chmod(0o700)
+        # Checkpoints in it are pickles: nobody else may write there. A sticky folder, as /tmp, is everybody's.
+        if not storage.stat().st_mode & stat.S_ISVTX:
+            # On a mount that belongs to another user, who may write is not ours to say.
+            with suppress(PermissionError):
+                storage.chmod(0o700)
         (storage / ".writable").touch()
         (storage / ".writable").unlink()
     except OSError as error:
@@ -126,7 +146,8 @@ def _changes(before: dict[str, dict[str, object]], now: dict[str, dict[str, obje
         new = sorted({str(settings.get(name)) for settings in now.values()})
         if old != new:
             changes.append(f"{name}: {', '.join(old)} → {', '.join(new)}")
-    return changes or [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())] or ["the content of the inputs"]
+    trials = [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())]
+    return changes or trials or ["the content of the inputs"]
 
 
 def _resume_command(options: argparse.Namespace, storage: Path, name: str) -> str:
@@ -149,4 +170,9 @@ def _say_plan(plan: Plan, space: SearchSpace, storage: Path) -> None:
     if space.sampled_group() is not None:
         say(f"  … and {space.budget.num_trials} points drawn by {space.search.algorithm}")
     here = [Node("this machine", float(os.cpu_count() or 1), 0.0)]
-    say(f"\nWorkers on this machine alone: {allocate(plan.workers, here).describe()}")
+    try:
+        share = allocate(plan.workers, here).describe()
+    except ConfigError as error:
+        # Not the user's mistake: the cluster may be larger.
+        share = f"they do not fit. {error}"
+    say(f"\nWorkers on this machine alone: {share}")

@@ -26,6 +26,8 @@ WORKER_ENVIRONMENT = {
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "PYTHONWARNINGS": "ignore",
+    # A trial is several small processes; Ray would warn that it starts more than it has CPUs.
+    "RAY_worker_maximum_startup_concurrency": "8",
 }
 
 

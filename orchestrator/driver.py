@@ -86,7 +86,6 @@ def run_name(job: Job) -> str:
     return f"{job.sweep}--{job.stage.stage_id}"
 
 
-
 def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
     # The trial's own process and Train's controller import this module too: only workers pay for torch's libraries.
     from orchestrator.worker import train_worker  # noqa: PLC0415

@@ -1,5 +1,6 @@
 """Messages of what failed, on disk: a person wants the sentence, not the traceback of a process elsewhere."""
 
+import errno
 import json
 import traceback
 from pathlib import Path
@@ -17,8 +18,15 @@ def failure_file(storage: Path, sweep: str, stage_id: str) -> Path:
 def note_failure(file: Path, error: Exception) -> None:
     """Keeps the message and the traceback of a failed stage."""
     file.parent.mkdir(parents=True, exist_ok=True)
-    message = str(error) if isinstance(error, SLMRecError) else f"{type(error).__name__}: {error}"
+    message = describe(error)
     file.write_text(f"{message}\n\n{traceback.format_exc()}")
+
+
+def describe(error: BaseException) -> str:
+    """One sentence for people: our own messages as they are, a full disk by name, others with their type."""
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+        return f"storage: the disk is full, got {error}. Free some space and resume; finished stages are kept."
+    return str(error) if isinstance(error, SLMRecError) else f"{type(error).__name__}: {error}"
 
 
 def read_failure(file: Path) -> str | None:

@@ -45,7 +45,10 @@ class Job:
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {
-            **{name: getattr(self, name) for name in ("experiment", "sweep", "threads", "cpus", "use_gpu", "provenance")},
+            **{
+                name: getattr(self, name)
+                for name in ("experiment", "sweep", "threads", "cpus", "use_gpu", "provenance")
+            },
             "stage": asdict(self.stage),
             "workers": self.workers.model_dump(mode="json"),
             "storage": str(self.storage),

@@ -9,21 +9,21 @@ fine-tuned at the teacher's depth *is* the teacher, and cross entropy alone at d
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
+from orchestrator.backbones import check_depths, identity, with_absolute_paths
 from orchestrator.search_space import ROW_KEY, WORKERS_PREFIX, SearchSpace
 from orchestrator.stages import Stage
 from orchestrator.trial import Trial
 from orchestrator.workers import WorkersConfig
-from slmrec_core.data import source_fingerprint
+from slmrec_core.data import NAMED_SETS, source_fingerprint
 from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError
-from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, dotted_defaults, resolve
-from slmrec_core.models.backbone import backbone_identity
+from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
 from slmrec_core.models.recommender import RecommenderConfig
-
 
 
 @dataclass
@@ -36,6 +36,8 @@ class Plan:
     experiments: dict[str, ExperimentConfig] = field(default_factory=dict)
     """What each stage is built from, by id; only what defines its numbers is in its hash."""
     workers: WorkersConfig = field(default_factory=WorkersConfig)
+    search: dict[str, Any] = field(default_factory=dict)
+    """From what points are drawn, and how; empty = every row is known."""
 
     def of_kind(self, *kinds: str) -> list[Stage]:
         """Stages of some kinds, in order."""
@@ -49,26 +51,33 @@ class Plan:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Resolved settings by trial: what a resumed sweep must agree with."""
-        return {trial.trial_id: {"stage": trial.stage_id, **trial.settings} for trial in self.trials}
+        settings = {trial.trial_id: {"stage": trial.stage_id, **trial.settings} for trial in self.trials}
+        drawn = {"search": json.loads(json.dumps(self.search))} if self.search else {}
+        # As they would be read back from disk.
+        return json.loads(json.dumps(settings)) | drawn  # type: ignore[no-any-return]
 
 
 def make_plan(space: SearchSpace) -> Plan:
     """The rows that a space fixes beforehand, over all seeds.
 
     Raises:
-        ConfigError: A row cannot be; the message names the setting.
+        ConfigError: Rows cannot be; the message has all their faults and names the settings.
         DataError: The data do not exist.
     """
     plan = Plan(workers=workers_of(space))
+    faults: list[str] = []
     for settings in space.fixed_groups():
         for seed in space.seeds:
-            add_row(plan, space, settings, seed)
+            try:
+                add_row(plan, space, settings, seed)
+            except ConfigError as error:
+                faults.append(str(error))
+    if faults:
+        raise ConfigError("\n".join(dict.fromkeys(faults)))
     return plan
 
 
-def add_row(
-    plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int, read_test: bool = True
-) -> Trial:
+def add_row(plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int, read_test: bool = True) -> Trial:
     """Plans one row for one seed: its stages, and those that it reads with rows of their own.
 
     Args:
@@ -93,15 +102,13 @@ def add_row(
 def experiment_of(space: SearchSpace, settings: dict[str, Any], seed: int) -> ExperimentConfig:
     """One row's resolved experiment."""
     own = {n: v for n, v in settings.items() if n != ROW_KEY and not n.startswith(WORKERS_PREFIX)}
-    if space.budget.max_epochs is not None:
-        epochs = own.get("training.epochs", dotted_defaults()["training.epochs"])
-        own["training.epochs"] = min(int(str(epochs)), space.budget.max_epochs)
     experiment = resolve({**own, "seed": seed})
-    if Path(experiment.data.path).is_file():
-        # Workers run elsewhere: a relative path would mean another file there.
-        absolute = experiment.data.model_copy(update={"path": str(Path(experiment.data.path).resolve())})
-        experiment = experiment.model_copy(update={"data": absolute})
-    return experiment
+    if space.budget.max_epochs is not None:
+        epochs = min(experiment.training.epochs, space.budget.max_epochs)
+        training = experiment.training.model_copy(update={"epochs": epochs})
+        experiment = experiment.model_copy(update={"training": training})
+    check_depths(experiment)
+    return with_absolute_paths(experiment, NAMED_SETS)
 
 
 def workers_of(space: SearchSpace) -> WorkersConfig:
@@ -110,7 +117,10 @@ def workers_of(space: SearchSpace) -> WorkersConfig:
         if stray := [name for name in group if name.startswith(WORKERS_PREFIX)]:
             raise ConfigError(f"params: workers are the same for all rows, got {stray[0]!r}. Move it to base.")
     named = {n.removeprefix(WORKERS_PREFIX): v for n, v in space.base.items() if n.startswith(WORKERS_PREFIX)}
-    return WorkersConfig.model_validate(named)
+    try:
+        return WorkersConfig.model_validate(named)
+    except ValidationError as error:
+        raise ConfigError("\n".join(f"{WORKERS_PREFIX}{line}" for line in first_faults(error).splitlines())) from error
 
 
 class StagePlanner:
@@ -208,21 +218,11 @@ class StagePlanner:
 
 def _model_settings(model: RecommenderConfig) -> dict[str, Any]:
     """A network's settings with its weights named by content, and without what its tuning ignores."""
-    settings = {**model.model_dump(mode="json"), "backbone": _identity(str(model.backbone))}
+    settings = {**model.model_dump(mode="json"), "backbone": identity(str(model.backbone))}
     if model.tuning == "full":
         for name in ("lora_rank", "lora_alpha", "lora_dropout"):
             del settings[name]
     return settings
-
-
-_known_identities: dict[str, str] = {}
-
-
-def _identity(backbone: str) -> str:
-    """A backbone's identity; files are hashed and hubs asked once per process."""
-    if backbone not in _known_identities:
-        _known_identities[backbone] = backbone_identity(backbone)
-    return _known_identities[backbone]
 
 
 def _evaluation(experiment: ExperimentConfig) -> dict[str, object]:

@@ -15,6 +15,10 @@ DRIVER_CPUS = 0.01
 """Of a Tune trial's actor, which only waits; Ray wants more than nothing."""
 _RESERVED_CPUS = 0.1
 """Of every node, for the drivers of all trials that may sit on it."""
+_DRIVERS_IN_RESERVE = 10
+"""Beyond as many trials on a node, their drivers are counted one by one."""
+_LEAST_CPUS = 0.01
+_ROUNDING = 1e-9
 _TRIALS_PER_NODE = 2
 """Two one-worker trials at a time hide each other's start-up."""
 
@@ -36,17 +40,15 @@ class Allocation:
     num_workers: int
     cpus_per_worker: float
     use_gpu: bool
+    nodes: tuple[Node, ...]
+    """The cluster behind it."""
+    is_fixed: bool
+    """True = the CPUs were asked for; they do not grow where fewer trials run."""
 
     @property
     def threads(self) -> int:
         """Of torch in each worker: Ray would set OMP_NUM_THREADS from the CPU request, which may be below 1."""
         return max(1, math.floor(self.cpus_per_worker + _RESERVED_CPUS))
-
-    def shared_among(self, num_jobs: int) -> "Allocation":
-        """The same cluster for fewer jobs than it could run at a time: each gets more CPUs."""
-        concurrent = max(1, min(num_jobs, self.concurrent_trials))
-        cpus = math.floor(100 * self.cpus_per_worker * self.concurrent_trials / concurrent) / 100
-        return Allocation(concurrent, self.num_workers, self.cpus_per_worker if self.use_gpu else cpus, self.use_gpu)
 
     def describe(self) -> str:
         """For people: trials at a time, workers and CPUs or GPUs each."""
@@ -62,7 +64,10 @@ def allocate(workers: WorkersConfig, nodes: Sequence[Node]) -> Allocation:
     """
     nodes = [node for node in nodes if node.cpus > 0]
     use_gpu = any(node.gpus >= 1 for node in nodes) if workers.use_gpu is None else workers.use_gpu
-    cpus = workers.cpus_per_worker or _even_share(workers, nodes, use_gpu)
+    wanted = workers.max_concurrent_trials
+    if not use_gpu and workers.cpus_per_worker is None:
+        wanted = wanted or max(1, _TRIALS_PER_NODE * len(nodes) // workers.num_workers)
+    cpus = workers.cpus_per_worker or _even_share(workers.num_workers * (wanted or 1), nodes, use_gpu)
     slots = sum(_slots(node, cpus, use_gpu) for node in nodes)
     fitting = slots // workers.num_workers
     if fitting < 1:
@@ -72,23 +77,39 @@ def allocate(workers: WorkersConfig, nodes: Sequence[Node]) -> Allocation:
             f"{' and 1 GPU' if use_gpu else ''}, got room for {slots} ({there})."
             " Lower workers.num_workers or workers.cpus_per_worker, or add nodes."
         )
-    limit = workers.max_concurrent_trials or fitting
-    return Allocation(min(fitting, limit), workers.num_workers, cpus, use_gpu)
+    return Allocation(
+        concurrent_trials=min(fitting, wanted or fitting),
+        num_workers=workers.num_workers,
+        cpus_per_worker=cpus,
+        use_gpu=use_gpu,
+        nodes=tuple(nodes),
+        is_fixed=workers.cpus_per_worker is not None,
+    )
 
 
-def _even_share(workers: WorkersConfig, nodes: Sequence[Node], use_gpu: bool) -> float:
-    if not nodes:
-        return 1.0
-    smallest = min(node.cpus for node in nodes)
-    if use_gpu:
-        per_node = max(1, math.floor(max(node.gpus for node in nodes)))
-    else:
-        trials = workers.max_concurrent_trials or max(1, _TRIALS_PER_NODE * len(nodes) // workers.num_workers)
-        per_node = math.ceil(trials * workers.num_workers / len(nodes))
-    return max(0.01, math.floor(100 * (smallest - _RESERVED_CPUS) / per_node) / 100)
+def _even_share(num_workers: int, nodes: Sequence[Node], use_gpu: bool) -> float:
+    if not use_gpu:
+        return _largest_share(nodes, num_workers) or _LEAST_CPUS
+    per_gpu = [_hundredths((n.cpus - _RESERVED_CPUS) / math.floor(n.gpus)) for n in nodes if n.gpus >= 1]
+    return max(_LEAST_CPUS, min(per_gpu, default=1.0))
+
+
+def _largest_share(nodes: Sequence[Node], num_workers: int) -> float | None:
+    """The most CPUs that each of some workers can have at a time, each on one node; None = they never fit."""
+    shares = {_hundredths((n.cpus - _RESERVED_CPUS) / k) for n in nodes for k in range(1, num_workers + 1)}
+    for share in sorted(shares, reverse=True):
+        if share >= _LEAST_CPUS and sum(_slots(node, share, use_gpu=False) for node in nodes) >= num_workers:
+            return share
+    return None
 
 
 def _slots(node: Node, cpus: float, use_gpu: bool) -> int:
     # The small term keeps 1.9 / 0.95 from falling to 1 in floating point.
-    by_cpu = math.floor((node.cpus - _RESERVED_CPUS) / cpus + 1e-9)
-    return min(by_cpu, math.floor(node.gpus)) if use_gpu else by_cpu
+    by_cpu = math.floor((node.cpus - _RESERVED_CPUS) / cpus + _ROUNDING)
+    if by_cpu > _DRIVERS_IN_RESERVE:
+        by_cpu = max(_DRIVERS_IN_RESERVE, math.floor(node.cpus / (cpus + DRIVER_CPUS) + _ROUNDING))
+    return max(0, min(by_cpu, math.floor(node.gpus)) if use_gpu else by_cpu)
+
+
+def _hundredths(cpus: float) -> float:
+    return math.floor(100 * cpus + _ROUNDING) / 100

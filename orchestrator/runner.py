@@ -13,14 +13,23 @@ from orchestrator.curves import curves, paired_comparisons
 from orchestrator.figures import draw
 from orchestrator.interruption import Interrupted, interruptible
 from orchestrator.plan import Plan, add_row
+from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
 from orchestrator.resources import allocate
 from orchestrator.results import Ending, best_student, collect, format_table, write_results
 from orchestrator.search_space import SearchSpace
-from orchestrator.searching import plan_shared_stages, run_search
+from orchestrator.searching import run_search
 from orchestrator.stages import StageStore
 from orchestrator.sweep_folder import SweepFolder, sweeps
-from orchestrator.tracking import DatasetFacts, MlflowMirror, RunStatus, SweepReport, TrackingStore, tracking_uri_of, ui_command
+from orchestrator.tracking import (
+    DatasetFacts,
+    MlflowMirror,
+    RunStatus,
+    SweepReport,
+    TrackingStore,
+    tracking_uri_of,
+    ui_command,
+)
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import TrialFailedError
 
@@ -48,6 +57,7 @@ def run_sweep(sweep: Sweep) -> int:
     with ExitStack() as stack:
         stack.enter_context(sweep.folder.held())
         _say_what_was_found(sweep)
+        prepare(sweep.plan, sweep.storage)
         if not sweep.folder.exists:
             sweep.folder.start(sweep.space_name, {"study": sweep.space.study, "settings": sweep.plan.settings()})
         sweep.folder.set_state("running")
@@ -75,13 +85,11 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
     plan, space = sweep.plan, sweep.space
     builder = Builder(sweep.storage, sweep.folder.name, allocation)
     endings: dict[str, Ending] = {}
-    if space.sampled_group() is not None:
-        plan_shared_stages(plan, space)
     mirror.add(plan.trials)
     failures = builder.build(plan)
     if space.sampled_group() is not None and not failures:
-        outcome = run_search(plan, space, builder.job(plan, plan.of_kind("data")[0], allocation.concurrent_trials),
-                             allocation.concurrent_trials, say_epoch)
+        template = builder.job(plan, plan.of_kind("data")[0])
+        outcome = run_search(plan, space, template, allocation.concurrent_trials, say_epoch)
         mirror.add(outcome.trials)
         endings |= outcome.endings
         if outcome.chosen is None:
@@ -114,9 +122,7 @@ def _mirror(sweep: Sweep) -> MlflowMirror:
     return mirror
 
 
-def _report(
-    sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], status: RunStatus, seconds: float
-) -> None:
+def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], status: RunStatus, seconds: float) -> None:
     stages, folder = sweep.storage / "stages", sweep.folder.path
     metric = sweep.space.select.metric
     frame = collect(sweep.plan.trials, stages, endings)

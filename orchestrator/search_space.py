@@ -1,25 +1,28 @@
 """A search space: the question of a sweep, read from YAML and checked whole before anything runs."""
 
 import itertools
-import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
 import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
+from orchestrator.axes import axis_faults, axis_kind, is_sampled
+from orchestrator.overrides import apply_override
 from orchestrator.workers import WorkersConfig
 from slmrec_core.errors import ConfigError, nearest_name
-from slmrec_core.experiment import dotted, dotted_defaults, first_faults
+from slmrec_core.experiment import dotted, dotted_defaults
 from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.metrics import ranking_metrics
 
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 WORKERS_PREFIX = "workers."
-
-
-_SAMPLERS = ("choice", "uniform", "loguniform", "randint")
 ROW_KEY = "row"
+_ROW = re.compile(r"[A-Za-z0-9._-]+")
+_VALID_METRICS = tuple(ranking_metrics(np.ones(1, dtype=np.int64), "valid"))
 
 
 class SearchConfig(FrozenConfig):
@@ -79,20 +82,17 @@ class SearchSpace(FrozenConfig):
             raw = dict(raw)
             if isinstance(raw.get("params"), dict):
                 raw["params"] = [raw["params"]]
-            if isinstance(raw.get("seeds"), int):
+            if isinstance(raw.get("seeds"), int) and not isinstance(raw["seeds"], bool):
                 raw["seeds"] = list(range(raw["seeds"]))
         return raw
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        faults: list[str] = []
-        known = {*dotted_defaults(), *worker_defaults(), ROW_KEY}
-        for where, settings in [("base", self.base), *(("params", group) for group in self.params)]:
-            faults += [
-                f"{where}: there is no such setting, got {name!r}. {nearest_name(name, known)}"
-                for name in settings
-                if name not in known
-            ]
+        faults = setting_faults(self.base, self.params)
+        if faults:
+            raise ConfigError("\n".join(faults))
+        if not self.params:
+            faults.append("params: must have a group of rows, got none. E.g. params: [{method: finetune}].")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             faults.append(f"seeds: must be distinct and at least one, got {self.seeds}. E.g. seeds: [0, 1, 2].")
         sampled = [group for group in self.params if self._is_sampled(group)]
@@ -106,8 +106,22 @@ class SearchSpace(FrozenConfig):
                 f"params: a {self.search.algorithm} search needs one group with distributions, got {len(sampled)}."
                 " Give one of the groups {choice: [...]}, {uniform: [a, b]}, {loguniform: [a, b]} or {randint: [a, b]}."
             )
+        faults += [
+            f"params: a group with distributions has no grid beside them, got {name!r}. Write {{choice: [...]}}."
+            for group in sampled
+            for name, value in group.items()
+            if axis_kind(value) == "grid"
+        ]
         if self.search.algorithm == "grid" and self.search.scheduler != "none":
-            faults.append("search.scheduler: every row of a grid is reported, so none is stopped early, got 'asha'.")
+            faults.append(
+                "search.scheduler: every row of a grid is reported, so none is stopped early, got 'asha'."
+                " Set search.scheduler=none, or search.algorithm=random."
+            )
+        if self.select.metric not in _VALID_METRICS:
+            faults.append(
+                f"select.metric: there is no such metric, got {self.select.metric!r}."
+                f" {nearest_name(self.select.metric, _VALID_METRICS)}"
+            )
         if faults:
             raise ConfigError("\n".join(faults))
         return self
@@ -125,14 +139,14 @@ class SearchSpace(FrozenConfig):
 
     def swept_names(self) -> set[str]:
         """Settings with more than one value."""
-        return {name for group in self.params for name, value in group.items() if _axis_kind(value)}
+        return {name for group in self.params for name, value in group.items() if axis_kind(value)}
 
     def _is_sampled(self, group: dict[str, Any]) -> bool:
         return any(is_sampled(value) for value in group.values())
 
     def _laid_out(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
         names = list(group)
-        axes = [value["grid"] if _axis_kind(value) == "grid" else [value] for value in group.values()]
+        axes = [value["grid"] if axis_kind(value) == "grid" else [value] for value in group.values()]
         for values in itertools.product(*axes):
             yield {**self.base, **dict(zip(names, values, strict=True))}
 
@@ -156,16 +170,16 @@ def load_search_space(space: str, overrides: list[str]) -> SearchSpace:
     try:
         raw = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"search space {path}: cannot be read, got {error}.") from error
+        raise ConfigError(f"search space {path}: cannot be read as YAML, got {error}. Mend the file.") from error
     if not isinstance(raw, dict):
         raise ConfigError(f"search space {path}: must be a mapping, got {type(raw).__name__}. Copy depth.yaml.")
     raw.setdefault("study", path.stem)
     for override in overrides:
-        _apply(raw, override)
+        apply_override(raw, override, _known_settings(), _SECTIONS)
     try:
         return SearchSpace.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(f"search space {path}:\n{first_faults(error)}") from error
+        raise ConfigError(f"search space {path}:\n" + "\n".join(_all_faults(error, raw))) from error
 
 
 def space_names() -> list[str]:
@@ -177,67 +191,62 @@ def _find(space: str) -> Path:
     for path in (Path(space).expanduser(), SPACES_FOLDER / f"{space}.yaml", SPACES_FOLDER / space):
         if path.is_file():
             return path
-    raise ConfigError(f"search space: there is no such file or name, got {space!r}. {nearest_name(space, space_names())}")
+    raise ConfigError(
+        f"search space: there is no such file or name, got {space!r}. {nearest_name(space, space_names())}"
+    )
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
-    name, separator, text = override.partition("=")
-    if not separator or not name:
-        raise ConfigError(f"--set: must be dotted.key=value, got {override!r}. E.g. --set training.epochs=2.")
-    try:
-        value = _numbers(yaml.safe_load(text))
-    except yaml.YAMLError as error:
-        raise ConfigError(f"--set {name}: the value must be YAML, got {text!r}.") from error
-    section, _, key = name.partition(".")
-    if name == "seeds":
-        raw["seeds"] = value
-    elif section in ("search", "select", "budget") and key:
-        raw[section] = {**(raw.get(section) or {}), key: value}
-    elif name in {*dotted_defaults(), *worker_defaults()}:
-        groups = raw.get("params")
-        _set(raw, [g for g in (groups if isinstance(groups, list) else [groups]) if isinstance(g, dict)], name, value)
-    else:
-        known = [*dotted_defaults(), *worker_defaults(), "seeds"]
-        known += [f"{part}.{field}" for part, cls in _SECTIONS.items() for field in cls.model_fields]
-        raise ConfigError(f"--set: there is no such setting, got {name!r}. {nearest_name(name, known)}")
+def setting_faults(base: dict[str, Any], groups: list[dict[str, Any]]) -> list[str]:
+    """Everything that is wrong with the names and axes of a space."""
+    faults = []
+    for where, settings in [("base", base), *(("params", group) for group in groups)]:
+        for name, value in settings.items():
+            if name == ROW_KEY and where == "params":
+                faults += _row_faults(value)
+            elif name not in _known_settings():
+                known = {*_known_settings(), ROW_KEY} if where == "params" else _known_settings()
+                faults.append(f"{where}: there is no such setting, got {name!r}. {nearest_name(str(name), known)}")
+            elif where == "base" and isinstance(value, dict):
+                faults.append(f"base: every trial shares its settings, got {name}: {value!r}. Move the axis to params.")
+            else:
+                faults += axis_faults(name, value)
+    return faults
 
 
-def _set(raw: dict[str, Any], groups: list[dict[str, Any]], name: str, value: Any) -> None:
-    """A value replaces an axis of this name; a list makes one, in the groups that sweep the name or else in all."""
-    holders = [group for group in groups if name in group]
-    if isinstance(value, list) and not isinstance(dotted_defaults().get(name), list):
-        for group in holders or groups:
-            group[name] = {"grid": value}
-        return
-    for group in holders:
-        group[name] = value
-    raw["base"] = {**(raw.get("base") or {}), name: value}
+def _row_faults(value: Any) -> list[str]:
+    if isinstance(value, str) and _ROW.fullmatch(value):
+        return []
+    return [f"params: row names a curve with letters, digits, '.', '_' and '-', got {value!r}. E.g. row: cosine."]
 
 
-def _numbers(value: Any) -> Any:
-    """YAML 1.1 reads `1e-3` as text; on the command line people mean the number."""
-    if isinstance(value, str):
-        try:
-            return float(value) if "e" in value.lower() and not value.lower().startswith(("e", "inf")) else value
-        except ValueError:
-            return value
-    return [_numbers(item) for item in value] if isinstance(value, list) else value
+def _known_settings() -> set[str]:
+    return {*dotted_defaults(), *worker_defaults()}
 
 
-def is_sampled(value: Any) -> bool:
-    """True = a distribution, from which a search draws."""
-    return _axis_kind(value) in _SAMPLERS
+def _all_faults(error: ValidationError, raw: dict[str, Any]) -> list[str]:
+    """The faults of fields and, which pydantic leaves out beside those, of names and axes."""
+    faults = [_fault(fault) for fault in error.errors()]
+    if any(fault["loc"] == () for fault in error.errors()):
+        return faults
+    base, params = raw.get("base"), raw.get("params")
+    groups = [group for group in (params if isinstance(params, list) else [params]) if isinstance(group, dict)]
+    return faults + setting_faults(base if isinstance(base, dict) else {}, groups)
 
 
-def _axis_kind(value: Any) -> str | None:
-    if isinstance(value, dict) and len(value) == 1:
-        kind = next(iter(value))
-        if kind == "grid" or kind in _SAMPLERS:
-            arguments = value[kind]
-            if not isinstance(arguments, list) or not arguments:
-                raise ConfigError(f"params: {kind} takes a list, got {json.dumps(arguments)}. Write {{{kind}: [a, b]}}.")
-            return str(kind)
-    return None
+def _fault(fault: Any) -> str:
+    """One fault in our message form."""
+    *parents, name = [str(part) for part in fault["loc"]] or [""]
+    if fault["type"] == "extra_forbidden":
+        section = _SECTIONS[parents[0]] if parents else SearchSpace
+        where = ".".join(parents) or "search space"
+        return f"{where}: there is no such key, got {name!r}. {nearest_name(name, section.model_fields)}"
+    if fault["loc"] == ("select", "metric"):
+        return f"select.metric: must start with valid/, got {fault['input']!r}. The test split never decides."
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, ConfigError):
+        return str(cause)
+    got = "nothing" if fault["type"] == "missing" else repr(fault["input"])
+    return f"{'.'.join([*parents, name])}: {fault['msg'].lower()}, got {got}. Give a value that fits."
 
 
 _SECTIONS: dict[str, type[BaseModel]] = {"search": SearchConfig, "select": SelectConfig, "budget": BudgetConfig}

@@ -1,18 +1,16 @@
 """A search over settings: drawn points are judged on `valid`; the chosen one is then a row like any other."""
 
-import itertools
 from dataclasses import dataclass, replace
 from typing import Any
 
+from orchestrator.axes import is_sampled
 from orchestrator.driver import run_trial
 from orchestrator.job import Job
 from orchestrator.plan import Plan, add_row, experiment_of
 from orchestrator.results import Ending
-from orchestrator.search_space import SearchSpace, is_sampled
+from orchestrator.search_space import SearchSpace
 from orchestrator.trial import Trial
 from orchestrator.tuning import OnResult, SearchTrial, search
-
-_MAX_COMBINATIONS = 256
 
 
 @dataclass(frozen=True)
@@ -25,25 +23,6 @@ class SearchOutcome:
     """By trial id, for those without a finished stage."""
     chosen: dict[str, Any] | None
     """Settings of the best point; None = no trial reported."""
-
-
-def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
-    """Plans what drawn points will read: item table, teacher and states for every combination of choices.
-
-    The points themselves are not known yet; settings drawn from a continuous range never decide what is shared.
-    """
-    group = space.sampled_group()
-    assert group is not None
-    scratch = Plan(workers=plan.workers)
-    axes = {name: next(iter(value.values())) for name, value in group.items() if is_sampled(value)}
-    choices = [values if "choice" in group[name] else values[:1] for name, values in axes.items()]
-    for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
-        add_row(scratch, space, {**group, **dict(zip(axes, values, strict=True))}, space.seeds[0], read_test=False)
-    own = {trial.stage_id for trial in scratch.trials if trial.stage_id not in _read_by_others(scratch)}
-    for stage in scratch.stages.values():
-        if stage.stage_id not in own:
-            plan.add(stage, scratch.experiments[stage.stage_id])
-    plan.trials += [t for t in scratch.trials if t.stage_id not in own and t not in plan.trials]
 
 
 def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, on_result: OnResult) -> SearchOutcome:
@@ -99,7 +78,3 @@ def _chosen(found: list[SearchTrial], group: dict[str, Any], space: SearchSpace)
     sign = 1.0 if space.select.mode == "max" else -1.0
     best = max(judged, key=lambda result: sign * (result.best_value or 0.0))
     return {**group, **best.point}
-
-
-def _read_by_others(plan: Plan) -> set[str]:
-    return {name for stage in plan.stages.values() for name in stage.inputs.values()}

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from slmrec_core.errors import CheckpointError
 
+NUMBERS = 1
+"""Counted up by whoever changes what equal settings compute, so that no store gives old numbers to new code."""
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
 _HEARTBEAT = ".heartbeat"
@@ -29,7 +31,7 @@ def stage_id(kind: str, settings: Mapping[str, object], inputs: Mapping[str, str
 
     Equal arguments give equal ids on every machine; where and by how many workers a stage is built is not in it.
     """
-    content = json.dumps({"kind": kind, "settings": settings, "inputs": inputs}, sort_keys=True)
+    content = json.dumps({"numbers": NUMBERS, "kind": kind, "settings": settings, "inputs": inputs}, sort_keys=True)
     return f"{kind}-{hashlib.sha256(content.encode()).hexdigest()[:16]}"
 
 
@@ -79,9 +81,10 @@ class StageStore:
         folder = self.root / f".building-{stage.stage_id}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
         try:
+            # Kept to the end: hashing what is large takes longer than a heartbeat may be missing.
             with _heartbeat(folder / _HEARTBEAT):
                 yield folder
-            self._commit(stage, folder, provenance)
+                self._commit(stage, folder, provenance)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
@@ -91,14 +94,18 @@ class StageStore:
         Raises:
             CheckpointError: A file is missing or altered.
         """
-        manifest = json.loads((self.root / name / _MANIFEST).read_text())
-        for file, expected in manifest["files"].items():
-            path = self.root / name / file
+        folder = self.root / name
+        mend = f" Delete {folder}; the stage is made again."
+        try:
+            files = dict(json.loads((folder / _MANIFEST).read_text())["files"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise CheckpointError(f"stage {name}: its manifest cannot be read, got {error!r}.{mend}") from error
+        for file, expected in files.items():
+            path = folder / file
             found = _describe(path) if path.is_file() else None
             if found != expected:
                 raise CheckpointError(
-                    f"stage {name}: {file} must be as the manifest says, {expected}, got {found}."
-                    f" Delete {path.parent}; the stage is made again."
+                    f"stage {name}: {file} must be as the manifest says, {expected}, got {found}.{mend}"
                 )
 
     def remove_stale(self) -> list[str]:
@@ -115,8 +122,8 @@ class StageStore:
         return sorted(folder.name for folder in self.root.glob(".building-*"))
 
     def _commit(self, stage: Stage, folder: Path, provenance: Mapping[str, object]) -> None:
-        (folder / _HEARTBEAT).unlink(missing_ok=True)
-        files = {str(p.relative_to(folder)): _describe(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / _HEARTBEAT]
+        files = {str(path.relative_to(folder)): _describe(path) for path in paths}
         manifest = {
             "stage_id": stage.stage_id,
             "kind": stage.kind,
@@ -126,12 +133,19 @@ class StageStore:
             "files": files,
         }
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        (folder / _HEARTBEAT).unlink(missing_ok=True)
         try:
             folder.rename(self.path(stage.stage_id))
-        except OSError:
+        except OSError as error:
             # A folder can only be renamed onto an empty one: another builder won, and its content is the same.
-            if not self.is_done(stage.stage_id):
+            if self.is_done(stage.stage_id):
+                return
+            if not self.path(stage.stage_id).is_dir():
                 raise
+            raise CheckpointError(
+                f"stage {stage.stage_id}: its folder must have a manifest, got {self.path(stage.stage_id)} without one."
+                " Delete it and resume."
+            ) from error
 
 
 @contextlib.contextmanager

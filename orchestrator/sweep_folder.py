@@ -2,18 +2,20 @@
 
 import json
 import os
+import platform
 import re
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
-from slmrec_core.errors import ConfigError
+from slmrec_core.errors import CheckpointError, ConfigError
 
 State = Literal["running", "finished", "failed", "killed"]
-_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
+_HEARTBEAT = ".heartbeat"
 _HEARTBEAT_S = 5.0
 _DEAD_AFTER_S = 30.0
 
@@ -30,8 +32,10 @@ class SweepFolder:
     """
 
     def __init__(self, storage: Path, name: str) -> None:
-        if not _NAME.match(name) or name.startswith("."):
-            raise ConfigError(f"--name: must be letters, digits, '.', '_' and '-', got {name!r}. E.g. depth-1.")
+        if not _NAME.fullmatch(name):
+            raise ConfigError(
+                f"--name: must be letters, digits, '.', '_' and '-', the first not '.', got {name!r}. E.g. depth-1."
+            )
         self.name = name
         self.path = storage / "sweeps" / name
 
@@ -43,16 +47,21 @@ class SweepFolder:
     @property
     def state(self) -> State:
         """How it ended; `killed` too for a sweep that says it is running but has no heartbeat."""
-        state: State = self._read("state.json")["state"]
+        # plan.json is written first, so a process may have been killed between the two.
+        state: State = self._read("state.json")["state"] if (self.path / "state.json").is_file() else "running"
         return "killed" if state == "running" and not self.is_alive else state
 
     @property
     def is_alive(self) -> bool:
         """True = a process is at it now, here or on another node."""
+        beat = self.path / _HEARTBEAT
         try:
-            return time.time() - (self.path / ".heartbeat").stat().st_mtime < _DEAD_AFTER_S
+            is_fresh = time.time() - beat.stat().st_mtime < _DEAD_AFTER_S
+            owner, _, pid = beat.read_text().rpartition(" ")
         except FileNotFoundError:
             return False
+        # After kill -9 on this machine nobody has to wait until the heartbeat is old.
+        return is_fresh and not (owner == _this_machine() and pid.isdigit() and not _runs(int(pid)))
 
     @property
     def space(self) -> str:
@@ -71,6 +80,7 @@ class SweepFolder:
 
     def start(self, space: str, plan: dict[str, Any]) -> None:
         """Writes the plan of a new sweep."""
+        self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "plan.json", {"space": space, "created": time.time(), **plan})
         self.set_state("running")
 
@@ -90,33 +100,47 @@ class SweepFolder:
                 f"--name: sweep {self.name} is being run by another process, got a heartbeat in {self.path}."
                 " Wait for it, or give another --name."
             )
-        beat = self.path / ".heartbeat"
+        beat = self.path / _HEARTBEAT
         self.path.mkdir(parents=True, exist_ok=True)
-        beat.touch()
+        beat.write_text(f"{_this_machine()} {os.getpid()}")
         stop = threading.Event()
 
         def keep() -> None:
             while not stop.wait(_HEARTBEAT_S):
-                os.utime(beat)
+                # A sweep whose folder was deleted under it has other messages to give than this one.
+                with suppress(FileNotFoundError):
+                    os.utime(beat)
 
-        threading.Thread(target=keep, daemon=True, name="sweep-heartbeat").start()
+        thread = threading.Thread(target=keep, daemon=True, name="sweep-heartbeat")
+        thread.start()
         try:
             yield
         finally:
             stop.set()
+            thread.join()
             beat.unlink(missing_ok=True)
 
     def _read(self, file: str) -> dict[str, Any]:
         try:
             content: dict[str, Any] = json.loads((self.path / file).read_text())
         except FileNotFoundError as error:
-            raise ConfigError(f"--name: no sweep of this name is in {self.path.parent}, got {self.name!r}.") from error
+            raise ConfigError(
+                f"--name: no sweep of this name is in {self.path.parent}, got {self.name!r}. Leave out --resume, or"
+                " give another --storage."
+            ) from error
+        except ValueError as error:
+            raise CheckpointError(
+                f"sweep {self.name}: {self.path / file} must be JSON, got {error}. Delete {self.path}; finished stages"
+                " are kept elsewhere."
+            ) from error
         return content
 
 
 def sweeps(storage: Path) -> list[SweepFolder]:
     """All sweeps of a storage directory, newest first."""
-    folders = [SweepFolder(storage, path.parent.name) for path in (storage / "sweeps").glob("*/plan.json")]
+    names = [path.parent.name for path in (storage / "sweeps").glob("*/plan.json")]
+    # What has another kind of name is not ours.
+    folders = [SweepFolder(storage, name) for name in names if _NAME.fullmatch(name)]
     return sorted(folders, key=lambda sweep: sweep.created, reverse=True)
 
 
@@ -125,3 +149,24 @@ def write_json(path: Path, content: object) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
     temporary.replace(path)
+
+
+def _this_machine() -> str:
+    """Host and process namespace: containers may share a host's name, and the same number is another process there."""
+    try:
+        namespace = os.readlink("/proc/self/ns/pid")
+    except OSError:
+        namespace = "-"
+    return f"{platform.node()} {namespace}"
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    # Killed, but its parent has not asked for it: a zombie still has its number.
+    stat = Path(f"/proc/{pid}/stat")
+    return not (stat.is_file() and stat.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -1,4 +1,4 @@
-"""Stages that one process builds: data, item table, teacher states, probe. They run as Ray tasks, not in the driver."""
+"""Stages that one process builds: data (in the driver), item table, teacher states, probe (in Ray tasks)."""
 
 import logging
 import time
@@ -14,6 +14,7 @@ from orchestrator.payload import Timing, append_record, write_ranks, write_resul
 from orchestrator.worker import quiet_libraries
 from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
+from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.training.evaluation import Evaluator, every_layer
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import TrainingData
@@ -28,9 +29,12 @@ def task_device(job: Job) -> torch.device:
     return torch.device("cuda" if job.use_gpu and torch.cuda.is_available() else "cpu")
 
 
-def build_data(job: Job, folder: Path) -> None:
-    """Reads, filters, orders and splits the interactions."""
-    experiment = experiment_of(job)
+def build_data(experiment: ExperimentConfig, folder: Path) -> None:
+    """Reads, filters, orders and splits the interactions.
+
+    Raises:
+        DataError: They cannot be read, or nothing is left of them.
+    """
     config = experiment.data
     interactions = load_interactions(
         config.path,
@@ -39,9 +43,7 @@ def build_data(job: Job, folder: Path) -> None:
         timestamp_column=config.timestamp_column,
         title_column=config.title_column,
     )
-    dataset = SequenceDataset.from_interactions(
-        interactions, config.min_user, config.min_item, experiment.min_events
-    )
+    dataset = SequenceDataset.from_interactions(interactions, config.min_user, config.min_item, experiment.min_events)
     dataset.save(folder)
 
 
@@ -109,5 +111,3 @@ def build_probe(job: Job, folder: Path) -> None:
         "status": "finished",
     }
     write_result(folder, result)
-
-

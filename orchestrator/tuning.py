@@ -39,7 +39,9 @@ class _Reporter(ray.tune.Callback):
     def __init__(self, on_result: OnResult) -> None:
         self._on_result = on_result
 
-    def on_trial_result(self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any) -> None:
+    def on_trial_result(
+        self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
+    ) -> None:
         self._on_result(_label(trial), result)
 
 
@@ -145,9 +147,7 @@ def _search_trial(result: Any, max_epochs: int) -> SearchTrial:
 
 
 def _run_config(job: Job, name: str, on_result: OnResult) -> ray.tune.RunConfig:
-    return ray.tune.RunConfig(
-        name=name, storage_path=str(job.runs_folder), verbose=0, callbacks=[_Reporter(on_result)]
-    )
+    return ray.tune.RunConfig(name=name, storage_path=str(job.runs_folder), verbose=0, callbacks=[_Reporter(on_result)])
 
 
 def _label(trial: Any) -> str:
@@ -157,5 +157,3 @@ def _label(trial: Any) -> str:
 
 def _folder_name(trial: Any) -> str:
     return f"{_label(trial)}-{trial.trial_id}"
-
-

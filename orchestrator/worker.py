@@ -54,7 +54,13 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
     norms = _gradient_norms(objective, teacher, data, device)
     engine = DeepSpeedEngine(objective, experiment.training, job.workers, device)
     evaluator = Evaluator(
-        dataset, experiment.max_seq_len, experiment.evaluation, device, engine.rank, engine.world_size, engine.all_reduce
+        dataset,
+        experiment.max_seq_len,
+        experiment.evaluation,
+        device,
+        engine.rank,
+        engine.world_size,
+        engine.all_reduce,
     )
     progress = resume(engine)
     if engine.rank == 0:

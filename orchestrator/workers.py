@@ -17,7 +17,7 @@ class WorkersConfig(FrozenConfig):
     use_gpu: bool | None = None
     """One GPU for each worker; None = if the cluster has any."""
     max_concurrent_trials: PositiveInt | None = None
-    """Trials at a time; None = as many as fit, at most two on a single machine without a GPU."""
+    """Trials at a time; None = as many as fit, and two for each machine where neither CPUs nor GPUs say how many."""
     zero_stage: Literal[0, 1, 2, 3] = 2
     """What DeepSpeed ZeRO shards: 0 nothing, 1 optimizer state, 2 and gradients, 3 and parameters."""
     offload: Literal["none", "optimizer", "all"] = "none"

@@ -1,13 +1,13 @@
 """Every exception this project raises.
 
 SLMRecError
-├── UserError (ValueError)            the caller's mistake; the command line exits 2
+├── UserError (ValueError)            what the caller must mend before anything can run; the command line exits 2
 │   ├── ConfigError                   a setting that cannot be
 │   ├── DataError                     a file or table that cannot be read or used
+│   ├── DownloadError                 a file that could not be fetched whole
 │   └── TeacherStudentMismatchError   two models that cannot be aligned
 └── RunError (RuntimeError)           a run that failed; the command line exits 1
     ├── CheckpointError               a stage, checkpoint or model directory that is damaged
-    ├── DownloadError                 a file that could not be fetched whole
     ├── DivergedError                 a loss or score that is not a number
     └── TrialFailedError              a trial of a sweep that ended with an error
 
@@ -24,7 +24,7 @@ class SLMRecError(Exception):
 
 
 class UserError(SLMRecError, ValueError):
-    """The caller's mistake; the command line exits 2."""
+    """What the caller must mend before anything can run; the command line exits 2."""
 
 
 class ConfigError(UserError):
@@ -47,7 +47,7 @@ class CheckpointError(RunError):
     """A stage, checkpoint or model directory that is damaged."""
 
 
-class DownloadError(RunError):
+class DownloadError(UserError):
     """A file that could not be fetched whole."""
 
 

@@ -166,6 +166,8 @@ class Recommender:
         return [self._columns[str(item)] for item in items]
 
     def _scores(self, histories: list[list[int]]) -> Float[Tensor, "history row"]:
+        if not histories:
+            return torch.zeros(0, len(self.item_ids))
         newest = [torch.tensor(history[-self.max_seq_len :]) for history in histories]
         item_ids = nn.utils.rnn.pad_sequence(newest, batch_first=True, padding_value=PAD_ITEM)
         lengths = torch.tensor([len(history) for history in newest])

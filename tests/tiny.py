@@ -76,6 +76,11 @@ def write_model_directory(folder: Path, config: dict[str, object], shards: int =
     return decoder
 
 
+def row_of(batch: SequenceBatch, row: int) -> SequenceBatch:
+    """One row, still padded as in the batch."""
+    return SequenceBatch(*(column[row : row + 1] for column in (batch.user_index, batch.item_ids, batch.target_items)))
+
+
 def some_batch(num_users: int = 3, seq: int = 5, num_items: int = 12, seed: int = 0) -> SequenceBatch:
     """Random histories of unequal length with a target at each of their positions."""
     generator = torch.Generator().manual_seed(seed)

@@ -148,8 +148,10 @@ def _converted(gguf: Path) -> Path:
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
     from transformers import AutoModel, AutoTokenizer, GgufConfig  # noqa: PLC0415
+    from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
-    logger.info("Converting %s to safetensors, once", gguf.name)
+    logger.info("Converting %s to safetensors, once: about a minute", gguf.name)
+    disable_progress_bar()
     quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
     model = AutoModel.from_pretrained(
         str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=quantization

@@ -222,9 +222,9 @@ def _sum_and_weight(value: Tensor, num_targets: int) -> Float[Tensor, "2"]:
 
 def _require_finite(loss: Tensor, terms: dict[str, Tensor], epoch: int, step: int) -> None:
     if not bool(torch.isfinite(loss)):
-        values = {name: float(value) for name, value in terms.items()}
+        values = {name: value.item() for name, value in terms.items()}
         raise DivergedError(
-            f"training: the loss must be finite, got {float(loss)} in epoch {epoch + 1}, step {step + 1} ({values})."
+            f"training: the loss must be finite, got {loss.item()} in epoch {epoch + 1}, step {step + 1} ({values})."
             " Lower training.learning_rate, or the weight of the term that left first."
         )
 

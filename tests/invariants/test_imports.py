@@ -56,7 +56,9 @@ def test_the_four_lowest_packages_do_not_import_one_another_nor_anything_above()
         forbidden = [f"slmrec_core.{name}" for name in (*lowest, *above) if name != package]
         for file in (ROOT / "slmrec_core" / package).glob("*.py"):
             checked += 1
-            lines = [line.strip() for line in file.read_text().splitlines() if line.strip().startswith(("from", "import"))]
+            lines = [
+                line.strip() for line in file.read_text().splitlines() if line.strip().startswith(("from", "import"))
+            ]
             strays = [line for line in lines for name in forbidden if f"{name} " in f"{line} " or f"{name}." in line]
             assert not strays, (file.name, strays)
     assert checked > 15

@@ -15,7 +15,14 @@ from torch.testing import assert_close
 
 from slmrec_core.data import SequenceDataset
 from slmrec_core.distillation import teacher as teacher_module
-from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, NoTeacher, StoredLayer, StoredTeacher, write_states
+from slmrec_core.distillation.teacher import (
+    USER_VECTORS,
+    LiveTeacher,
+    NoTeacher,
+    StoredLayer,
+    StoredTeacher,
+    write_states,
+)
 from slmrec_core.errors import CheckpointError
 from slmrec_core.structures import SequenceBatch
 from slmrec_core.training.config import TrainingConfig
@@ -141,7 +148,11 @@ def test_a_damaged_store_is_named(
 
 @pytest.mark.parametrize("altered", [1, USER_VECTORS])
 def test_what_was_written_is_checked_against_the_live_teacher(
-    live: LiveTeacher, tiny_dataset: SequenceDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, altered: int | str
+    live: LiveTeacher,
+    tiny_dataset: SequenceDataset,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    altered: int | str,
 ) -> None:
     def altering(tensors: dict[str, Tensor], path: Path) -> None:
         shift = 1 if path.parent.name == str(altered) else 0

@@ -15,7 +15,14 @@ from torch.testing import assert_close
 from slmrec_core.errors import CheckpointError, ConfigError
 from slmrec_core.models import decoder as decoder_module
 from slmrec_core.models.backbone import Backbone, open_backbone
-from slmrec_core.models.decoder import chosen_layers, cut_config, empty_decoder, final_norm, load_decoder, mlp_projections
+from slmrec_core.models.decoder import (
+    chosen_layers,
+    cut_config,
+    empty_decoder,
+    final_norm,
+    load_decoder,
+    mlp_projections,
+)
 from tests.tiny import GPT2, LLAMA, QWEN2, write_model_directory
 
 INPUTS = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))

@@ -12,7 +12,7 @@ from slmrec_core.models.decoder import final_norm
 from slmrec_core.models.prompt import Prompt
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel, table_scores
 from slmrec_core.structures import HiddenStates, SequenceBatch
-from tests.tiny import GPT2, QWEN2, jolted, some_batch, tiny_model, write_model_directory
+from tests.tiny import GPT2, QWEN2, jolted, row_of, some_batch, tiny_model, write_model_directory
 
 DEPTHS = (0, 1, 2)
 
@@ -85,7 +85,8 @@ def test_changing_a_later_item_changes_no_earlier_read(item_table: Tensor) -> No
     batch = some_batch(num_users=1)
     changed = batch.item_ids.clone()
     changed[0, 3] = changed[0, 3] % 12 + 1
-    before, after = (read(model, SequenceBatch(batch.user_index, i, batch.target_items)) for i in (batch.item_ids, changed))
+    before = read(model, batch)
+    after = read(model, SequenceBatch(batch.user_index, changed, batch.target_items))
     assert_close(after.user_vectors[:3], before.user_vectors[:3])
     assert not torch.allclose(after.user_vectors[3], before.user_vectors[3])
 
@@ -93,10 +94,7 @@ def test_changing_a_later_item_changes_no_earlier_read(item_table: Tensor) -> No
 def test_reads_come_row_by_row_in_the_order_of_targets(item_table: Tensor) -> None:
     model = jolted(tiny_model(item_table))
     batch = some_batch()
-    alone = [
-        read(model, SequenceBatch(batch.user_index[r : r + 1], batch.item_ids[r : r + 1], batch.target_items[r : r + 1]))
-        for r in range(len(batch.user_index))
-    ]
+    alone = [read(model, row_of(batch, r)) for r in range(len(batch.user_index))]
     together = read(model, batch).user_vectors
     assert_close(together, torch.cat([states.user_vectors for states in alone]))
     assert len(together) == len(batch.targets)

@@ -7,7 +7,7 @@ from torch.testing import assert_close
 
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.structures import SequenceBatch
-from tests.tiny import some_batch
+from tests.tiny import row_of, some_batch
 
 CONFIG = SASRecConfig(item_dim=8, num_heads=2, dropout=0.0)
 
@@ -32,10 +32,7 @@ def test_padding_changes_nothing() -> None:
 
 def test_a_row_alone_equals_the_row_in_a_batch() -> None:
     batch, model = some_batch(), network()
-    rows = [
-        vectors(model, SequenceBatch(batch.user_index[r : r + 1], batch.item_ids[r : r + 1], batch.target_items[r : r + 1]))
-        for r in range(3)
-    ]
+    rows = [vectors(model, row_of(batch, r)) for r in range(3)]
     assert_close(torch.cat(rows), vectors(model, batch))
 
 

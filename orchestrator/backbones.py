@@ -1,0 +1,70 @@
+"""What a plan must know of a backbone before anything is downloaded: which weights it is, and how deep."""
+
+import functools
+from pathlib import Path
+
+from slmrec_core.errors import ConfigError
+from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.models.backbone import SMOLLM2, TINY, backbone_identity, open_backbone
+
+_SMOLLM2_LAYERS = 30
+"""Of the alias, whose bytes never change: its weights need not be fetched to know."""
+
+
+@functools.cache
+def identity(backbone: str) -> str:
+    """A backbone's identity; files are hashed and hubs asked once per process."""
+    return backbone_identity(backbone)
+
+
+@functools.cache
+def known_depth(backbone: str) -> int | None:
+    """Decoder layers of a backbone; None = known only after a download or a conversion."""
+    if backbone == SMOLLM2:
+        return _SMOLLM2_LAYERS
+    if backbone == TINY or Path(backbone).expanduser().is_dir():
+        return open_backbone(backbone).num_layers
+    return None
+
+
+def check_depths(experiment: ExperimentConfig) -> None:
+    """Refuses models that are deeper than their backbone, before a cluster is started for them.
+
+    Raises:
+        ConfigError: Names the setting and the depth there is.
+    """
+    online = experiment.method == "distill" and experiment.distillation.mode == "online"
+    models = {
+        "student": experiment.student_model() if experiment.method in ("finetune", "distill") else None,
+        "teacher": experiment.teacher_model() if experiment.needs_teacher_stage or online else None,
+    }
+    for name, model in models.items():
+        depth = None if model is None else known_depth(str(model.backbone))
+        if model is not None and depth is not None and model.num_layers > depth:
+            raise ConfigError(
+                f"{name}.num_layers: backbone {model.backbone} has {depth} layers, got {model.num_layers}."
+                f" Use {depth} or fewer."
+            )
+
+
+def with_absolute_paths(experiment: ExperimentConfig, named_sets: tuple[str, ...]) -> ExperimentConfig:
+    """The experiment with files by absolute path: workers run elsewhere, where a relative one means another file."""
+    path = experiment.data.path
+    changes: dict[str, object] = {}
+    if path not in named_sets and Path(path).expanduser().is_file():
+        changes["data"] = experiment.data.model_copy(update={"path": _absolute(path)})
+    if _is_local(experiment.backbone):
+        changes["backbone"] = _absolute(experiment.backbone)
+    for name in ("teacher", "student"):
+        model = getattr(experiment, name)
+        if model.backbone is not None and _is_local(model.backbone):
+            changes[name] = model.model_copy(update={"backbone": _absolute(model.backbone)})
+    return experiment.model_copy(update=changes)
+
+
+def _is_local(backbone: str) -> bool:
+    return backbone not in (TINY, SMOLLM2) and Path(backbone).expanduser().exists()
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())

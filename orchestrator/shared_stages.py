@@ -1,0 +1,62 @@
+"""What the drawn points of a search read in common, planned before any of them is known."""
+
+import itertools
+from typing import Any
+
+from orchestrator.axes import extremes, is_sampled
+from orchestrator.plan import Plan, add_row
+from orchestrator.search_space import SearchSpace
+from slmrec_core.errors import ConfigError
+
+_MAX_COMBINATIONS = 256
+
+
+def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
+    """Plans what drawn points will read: item table, teacher and states for every combination of choices.
+
+    Args:
+        plan: Grows; notes what is searched, so that a resumed sweep can be compared.
+        space: With one group of distributions.
+
+    Raises:
+        ConfigError: A point that can be drawn cannot be, or a range decides what the points share.
+    """
+    group = space.sampled_group()
+    assert group is not None
+    plan.search = {**space.model_dump(mode="json", include={"search", "budget", "select"}), "params": group}
+    axes = {name: value for name, value in group.items() if is_sampled(value)}
+    choices = [extremes(value) if "choice" in value else extremes(value)[:1] for value in axes.values()]
+    scratch = Plan(workers=plan.workers)
+    for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
+        _add_point(scratch, space, group, dict(zip(axes, values, strict=True)))
+    _check_ranges(scratch, space, group, axes)
+    shared = _read_by_others(scratch)
+    for stage in scratch.stages.values():
+        if stage.stage_id in shared:
+            plan.add(stage, scratch.experiments[stage.stage_id])
+    known = {trial.trial_id for trial in plan.trials}
+    plan.trials += [t for t in scratch.trials if t.stage_id in shared and t.trial_id not in known]
+
+
+def _add_point(plan: Plan, space: SearchSpace, group: dict[str, Any], point: dict[str, Any]) -> None:
+    add_row(plan, space, {**group, **point}, space.seeds[0], read_test=False)
+
+
+def _check_ranges(scratch: Plan, space: SearchSpace, group: dict[str, Any], axes: dict[str, Any]) -> None:
+    """Tries the far end of every range: it must be a setting that can be, and need nothing new."""
+    first = {name: extremes(value)[0] for name, value in axes.items()}
+    for name, value in axes.items():
+        if "choice" in value:
+            continue
+        known = _read_by_others(scratch)
+        trial = Plan(workers=scratch.workers)
+        _add_point(trial, space, group, {**first, name: extremes(value)[-1]})
+        if not _read_by_others(trial) <= known:
+            raise ConfigError(
+                f"params: {name} decides what all drawn points read, so its values must be known beforehand, got"
+                f" {value}. Write {{choice: [...]}}."
+            )
+
+
+def _read_by_others(plan: Plan) -> set[str]:
+    return {name for stage in plan.stages.values() for name in stage.inputs.values()}

@@ -1,0 +1,66 @@
+"""Every search space that we ship can be run, asks a question, and says what the answer costs."""
+
+import re
+
+import pytest
+
+from orchestrator.plan import make_plan
+from orchestrator.search_space import SPACES_FOLDER, load_search_space
+from orchestrator.shared_stages import plan_shared_stages
+
+FILES = sorted(SPACES_FOLDER.rglob("*.yaml"))
+NAMES = [str(file.relative_to(SPACES_FOLDER).with_suffix("")) for file in FILES]
+
+
+def test_these_are_the_spaces() -> None:
+    assert NAMES == ["ablation", "blocks", "comparison", "depth", "loss_weights", "smoke"]
+    assert not list(SPACES_FOLDER.rglob("*.yml")), "load_search_space looks for .yaml"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_space_opens_with_its_question_and_then_its_cost(name: str) -> None:
+    question, cost, *_ = (SPACES_FOLDER / f"{name}.yaml").read_text().splitlines()
+    assert re.fullmatch(r"# [A-Z].*\?", question)
+    assert re.fullmatch(r"# .*(about|under) \d+ minutes.*\..*", cost)
+    assert max(len(question), len(cost)) <= 120
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_space_is_valid_and_can_be_planned(name: str) -> None:
+    space = load_search_space(name, [])
+    plan = make_plan(space)
+    if space.sampled_group() is not None:
+        plan_shared_stages(plan, space)
+    assert space.study == name
+    assert plan.trials
+    assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_floats_are_written_so_that_yaml_reads_numbers(name: str) -> None:
+    assert not re.search(r"[ \[]\d+e-?\d", (SPACES_FOLDER / f"{name}.yaml").read_text()), "write 1.0e-3"
+
+
+def test_the_ablation_leaves_terms_out_one_by_one() -> None:
+    trials = {trial.row: trial for trial in make_plan(load_search_space("ablation", [])).trials}
+    names = [f"distillation.{term}_weight" for term in ("cosine", "norm", "supervision")]
+    assert {row: [trial.settings[name] for name in names] for row, trial in trials.items() if row.islower()} == {
+        "sasrec": [0.0, 0.0, 0.0],
+        "teacher": [0.0, 0.0, 0.0],
+        "ce": [0.0, 0.0, 0.0],
+        "ce_supervision": [0.0, 0.0, 0.1],
+        "cosine": [1.0, 0.0, 0.0],
+        "cosine_norm": [1.0, 0.1, 0.0],
+        "cosine_supervision": [1.0, 0.0, 0.1],
+        "all": [1.0, 0.1, 0.1],
+    }
+    assert {trial.num_layers for row, trial in trials.items() if row not in ("sasrec", "teacher")} == {4}
+    assert trials["ce"].method == "finetune"
+
+
+def test_the_full_objective_of_the_ablation_is_the_default_student_of_the_other_studies() -> None:
+    stages = [
+        {trial.stage_id for trial in make_plan(load_search_space(name, [])).trials if trial.row == row}
+        for name, row in (("ablation", "all"), ("blocks", "offline_4"), ("comparison", "distill"))
+    ]
+    assert stages[0] == stages[1] == stages[2]

@@ -1,0 +1,46 @@
+"""Training progress on disk: what is saved is what is loaded, and damage is told."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.checkpoints import load_progress, save_progress
+from slmrec_core.errors import CheckpointError
+from slmrec_core.training.loop import EpochRecord, Progress
+
+RECORDS = (EpochRecord(1, 1_000, {"train/loss": 2.5}), EpochRecord(2, 2_000, {"train/loss": 2.0, "valid/mrr": 0.1}))
+# A transposed tensor: safetensors takes only what is contiguous.
+STATE = {"layer.weight": torch.arange(6.0).reshape(2, 3).T, "layer.bias": torch.ones(2, dtype=torch.bfloat16)}
+
+
+@pytest.mark.parametrize(
+    "progress", [Progress(2, RECORDS, 1, 0.25, STATE), Progress(1, RECORDS[:1])], ids=["trained", "never better"]
+)
+def test_progress_comes_back_as_it_was(tmp_path: Path, progress: Progress) -> None:
+    save_progress(tmp_path, progress)
+    found = load_progress(tmp_path)
+    assert (found.epochs_done, found.records, found.best_epoch) == (
+        progress.epochs_done,
+        progress.records,
+        progress.best_epoch,
+    )
+    # −inf, before any epoch, is not JSON by the letter.
+    assert found.best_value == progress.best_value or math.isinf(found.best_value)
+    assert found.best_state.keys() == progress.best_state.keys()
+    for name, tensor in progress.best_state.items():
+        assert found.best_state[name].dtype == tensor.dtype
+        assert torch.equal(found.best_state[name], tensor)
+
+
+@pytest.mark.parametrize("file", ["progress.json", "best.safetensors"])
+@pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b'{"records": [{"step": 1}]}', b"\xff\xfe" * 40])
+def test_a_damaged_checkpoint_is_told_with_what_to_delete(tmp_path: Path, file: str, content: bytes | None) -> None:
+    save_progress(tmp_path, Progress(2, RECORDS, 1, 0.25, STATE))
+    if content is None:
+        (tmp_path / file).unlink()
+    else:
+        (tmp_path / file).write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"cannot be read, got .*Delete the trial's folder under ray/"):
+        load_progress(tmp_path)

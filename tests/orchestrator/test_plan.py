@@ -1,0 +1,337 @@
+"""What a sweep will do: rows, the stages behind them, and which setting changes which stage."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from orchestrator.plan import Plan, experiment_of, make_plan, waves
+from orchestrator.shared_stages import plan_shared_stages
+from orchestrator.stages import Stage
+from slmrec_core.data import synthetic_interactions
+from slmrec_core.errors import ConfigError, DataError
+from tests.orchestrator.small_spaces import only, plan_of, space_of, stage_ids
+
+SASREC, PROBE = {"method": "sasrec"}, {"method": "probe"}
+FINETUNE: dict[str, Any] = {"method": "finetune"}
+DISTILL: dict[str, Any] = {"method": "distill"}
+WEIGHTS = [f"distillation.{term}_weight" for term in ("cosine", "norm", "supervision", "logit")]
+CROSS_ENTROPY = dict.fromkeys(WEIGHTS, 0.0)
+ALL = (SASREC, FINETUNE, DISTILL, PROBE)
+DEEP = {"distillation.teacher_states": "recompute"}
+
+
+def ids_by_role(**changes: Any) -> dict[str, set[str]]:
+    """Stages of a plan with all methods; the teacher apart from the student fine-tuned at its own depth."""
+    plan = plan_of(*ALL, base=changes)
+    teacher = only(plan, "probe").inputs["teacher"]
+    found = {kind: stage_ids(plan, kind) for kind in ("data", "sasrec", "states", "distill", "probe")}
+    return found | {"teacher": {teacher}, "finetune": stage_ids(plan, "finetune") - {teacher}}
+
+
+BELOW_DATA = {"data", "sasrec", "teacher", "finetune", "states", "distill", "probe"}
+BELOW_TABLE = BELOW_DATA - {"data"}
+BELOW_TEACHER = {"teacher", "states", "distill", "probe"}
+TRAINED = {"teacher", "finetune", "states", "distill", "probe"}
+SELF = {"finetune", "distill"}
+MOVED: list[tuple[str, Any, set[str]]] = [
+    ("data.min_user", 6, BELOW_DATA),
+    ("data.min_item", 6, BELOW_DATA),
+    ("seed", 1, BELOW_TABLE),
+    ("max_seq_len", 20, BELOW_TABLE),
+    ("item_table.network.item_dim", 32, BELOW_TABLE),
+    ("item_table.training.epochs", 3, BELOW_TABLE),
+    ("item_table.training.learning_rate", 0.01, BELOW_TABLE),
+    ("evaluation.mask_seen", False, BELOW_TABLE),
+    ("evaluation.num_negatives", 99, BELOW_TABLE),
+    ("teacher.num_layers", 6, BELOW_TEACHER),
+    ("teacher.lora_rank", 8, BELOW_TEACHER),
+    ("training.epochs", 2, TRAINED),
+    ("training.batch_size", 32, TRAINED),
+    ("training.precision", "fp32", TRAINED),
+    ("student.num_layers", 2, SELF | {"states"}),
+    ("student.lora_alpha", 8, SELF),
+    ("student.layer_choice", "every", SELF),
+    ("student.init", "teacher", {"distill"}),
+    ("distillation.num_blocks", 2, {"distill", "states"}),
+    ("distillation.teacher_layers", [1, 2, 3, 4], {"distill", "states"}),
+    ("distillation.align_at", "normed", {"distill", "states"}),
+    ("distillation.mode", "online", {"distill", "states"}),
+    ("distillation.teacher_states", "recompute", {"distill", "states"}),
+    ("distillation.cosine_weight", 0.5, {"distill"}),
+    ("distillation.norm_weight", 0.5, {"distill"}),
+    ("distillation.supervision_weight", 0.5, {"distill"}),
+    ("distillation.next_item_weight", 0.5, {"distill"}),
+    ("distillation.logit_weight", 0.5, {"distill", "states"}),
+    ("distillation.norm_scale", "none", {"distill"}),
+    ("distillation.block_reduction", "sum", {"distill"}),
+    ("probe.read", "raw", {"probe"}),
+    ("evaluation.batch_size", 7, set()),
+    ("workers.num_workers", 2, set()),
+    ("workers.zero_stage", 0, set()),
+    ("workers.offload", "optimizer", set()),
+    ("workers.micro_batch_size", 4, set()),
+    ("workers.cpus_per_worker", 0.5, set()),
+]
+
+
+@pytest.fixture(scope="module")
+def usual() -> dict[str, set[str]]:
+    return ids_by_role()
+
+
+def test_equal_settings_have_equal_hashes(usual: dict[str, set[str]]) -> None:
+    assert ids_by_role() == usual
+    # Written out, the default is the same setting.
+    assert ids_by_role(**{"distillation.num_blocks": 4, "training.epochs": 4, "distillation.cosine_weight": 1}) == usual
+
+
+@pytest.mark.parametrize(("name", "value", "moved"), MOVED, ids=[name for name, _, _ in MOVED])
+def test_a_setting_moves_the_stages_that_depend_on_it_and_no_others(
+    usual: dict[str, set[str]], name: str, value: Any, moved: set[str]
+) -> None:
+    found = ids_by_role(**{name: value}) if name != "seed" else seed_one()
+    assert {role for role in usual if found[role] != usual[role]} == moved
+
+
+def seed_one() -> dict[str, set[str]]:
+    plan = plan_of(*ALL, seeds=[1])
+    teacher = only(plan, "probe").inputs["teacher"]
+    found = {kind: stage_ids(plan, kind) for kind in ("data", "sasrec", "states", "distill", "probe")}
+    return found | {"teacher": {teacher}, "finetune": stage_ids(plan, "finetune") - {teacher}}
+
+
+def test_lora_settings_mean_nothing_to_a_model_that_is_trained_in_full() -> None:
+    full = {"student.tuning": "full"}
+    assert stage_ids(plan_of(FINETUNE, base=full), "finetune") == stage_ids(
+        plan_of(FINETUNE, base=full | {"student.lora_rank": 4}), "finetune"
+    )
+
+
+def test_content_counts_and_not_where_it_lies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file, copy = tmp_path / "a" / "events.csv", tmp_path / "b" / "others.csv"
+    for path in (file, copy):
+        path.parent.mkdir()
+    synthetic_interactions(num_users=6, num_items=6).to_csv(file, index=False)
+    shutil.copy(file, copy)
+    plans = [plan_of(FINETUNE, base={"data.path": str(path)}) for path in (file, copy)]
+    assert list(plans[0].stages) == list(plans[1].stages)
+    monkeypatch.chdir(file.parent)
+    relative = plan_of(FINETUNE, base={"data.path": "events.csv"})
+    assert list(relative.stages) == list(plans[0].stages)
+    assert relative.settings() == plans[0].settings(), "workers run elsewhere: the path is made absolute"
+    file.write_text(file.read_text() + "0,1,99999999\n")
+    assert list(plan_of(FINETUNE, base={"data.path": str(file)}).stages) != list(plans[0].stages)
+
+
+def test_a_named_set_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The library looks the name up first; the plan once read the file's path into the settings.
+    (tmp_path / "synthetic").write_text("not events")
+    monkeypatch.chdir(tmp_path)
+    assert experiment_of(space_of(SASREC), {"data.path": "synthetic"}, 0).data.path == "synthetic"
+
+
+def test_a_local_backbone_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 9}')
+    monkeypatch.chdir(tmp_path)
+    found = experiment_of(space_of(FINETUNE), {"backbone": "model", "teacher.backbone": "./model"}, 0)
+    assert found.backbone == found.teacher.backbone == str(tmp_path / "model")
+    with pytest.raises(ConfigError, match="model has 9 layers, got 10. Use 9 or fewer"):
+        experiment_of(space_of(FINETUNE), {**FINETUNE, "backbone": "model", "student.num_layers": 10}, 0)
+
+
+def test_the_model_fine_tuned_at_the_teachers_depth_is_the_teacher() -> None:
+    plan = plan_of(FINETUNE | {"student.num_layers": 8}, PROBE)
+    shared = only(plan, "finetune")
+    assert [trial.row for trial in plan.trials if trial.stage_id == shared.stage_id] == ["finetune", "teacher"]
+
+
+def test_cross_entropy_alone_is_fine_tuning_however_it_is_written() -> None:
+    finetuned = stage_ids(plan_of(FINETUNE), "finetune")
+    distilled = plan_of(DISTILL | CROSS_ENTROPY)
+    assert stage_ids(distilled, "finetune") == finetuned
+    assert distilled.of_kind("distill", "states") == []
+    # One block has no inner one to supervise.
+    single = CROSS_ENTROPY | {"distillation.supervision_weight": 0.1, "distillation.num_blocks": 1}
+    assert stage_ids(plan_of(DISTILL | single), "finetune") == finetuned
+    # Weights of terms that fine-tuning does not have change nothing.
+    assert stage_ids(plan_of(FINETUNE | {"distillation.cosine_weight": 3.0}), "finetune") == finetuned
+
+
+def test_only_the_states_that_students_align_to_are_planned() -> None:
+    plan = plan_of(DISTILL | {"student.num_layers": {"grid": [4, 2, 1]}})
+    assert [stage.settings["layer"] for stage in plan.of_kind("states")] == [2, 4, 6, 8]
+    assert plan_of(DISTILL, base=DEEP).of_kind("states") == []
+
+
+def test_a_student_that_asks_nothing_of_a_teacher_has_none() -> None:
+    plan = plan_of(DISTILL | CROSS_ENTROPY | {"distillation.supervision_weight": 0.1})
+    assert [stage.kind for stage in plan.stages.values()] == ["data", "sasrec", "distill"]
+    assert [trial.teacher_layers for trial in plan.trials] == [None, None]
+
+
+def test_an_online_student_trains_its_own_teacher() -> None:
+    plan = plan_of(DISTILL | {"distillation.mode": "online"})
+    assert plan.of_kind("finetune", "states") == []
+    assert plan.trials[-1].teacher_layers == 8
+
+
+def test_seeds_go_from_end_to_end() -> None:
+    plan = plan_of(*ALL, seeds=3)
+    for kind, count in (("data", 1), ("sasrec", 3), ("finetune", 6), ("distill", 3), ("probe", 3), ("states", 12)):
+        assert len(plan.of_kind(kind)) == count, kind
+    for stage in plan.of_kind("distill"):
+        inputs = [plan.experiments[stage.inputs[role]].seed for role in ("item_table", "teacher")]
+        assert inputs == [plan.experiments[stage.stage_id].seed] * 2
+    assert not any(trial.shared_teacher for trial in plan.trials)
+
+
+def test_a_shared_teacher_is_that_of_seed_0_and_its_rows_are_marked() -> None:
+    plan = plan_of(DISTILL, base={"shared_teacher": True}, seeds=3)
+    assert len(plan.of_kind("sasrec")) == len(plan.of_kind("finetune")) == 1
+    assert len(plan.of_kind("distill")) == 3
+    assert {stage.inputs["teacher"] for stage in plan.of_kind("distill")} == stage_ids(plan, "finetune")
+    assert stage_ids(plan, "finetune") == stage_ids(plan_of(DISTILL), "finetune")
+    assert all(trial.shared_teacher for trial in plan.trials)
+    assert sorted(trial.seed for trial in plan.trials if trial.row == "distill") == [0, 1, 2]
+
+
+def test_rows_of_two_names_may_share_a_stage() -> None:
+    plan = plan_of(FINETUNE | {"row": "ce"}, FINETUNE)
+    assert {trial.row for trial in plan.trials} == {"sasrec", "ce", "finetune"}
+    assert len(plan.of_kind("finetune")) == 1
+
+
+def test_the_epoch_budget_caps_training_and_not_the_item_table() -> None:
+    plan = plan_of(FINETUNE, budget={"max_epochs": 2})
+    experiment = plan.experiments[only(plan, "finetune").stage_id]
+    assert (experiment.training.epochs, experiment.item_table.training.epochs) == (2, 120)
+    assert stage_ids(plan, "finetune") == stage_ids(plan_of(FINETUNE, base={"training.epochs": 2}), "finetune")
+    with pytest.raises(ConfigError, match="training.epochs: .*got 'many'"):
+        plan_of(FINETUNE, base={"training.epochs": "many"}, budget={"max_epochs": 2})
+
+
+def test_a_model_deeper_than_its_backbone_is_refused_before_anything_starts() -> None:
+    with pytest.raises(ConfigError, match="student.num_layers: backbone tiny has 8 layers, got 9. Use 8 or fewer"):
+        plan_of(FINETUNE | {"student.num_layers": 9})
+    with pytest.raises(ConfigError, match="teacher.num_layers: backbone smollm2.* has 30 layers, got 31"):
+        plan_of(PROBE, base={"backbone": "smollm2-135m-instruct-q4_1", "teacher.num_layers": 31})
+    # Nobody reads this teacher.
+    assert plan_of(FINETUNE, base={"teacher.num_layers": 31}).trials
+
+
+def test_blocks_that_do_not_divide_the_depth_come_with_those_that_do() -> None:
+    with pytest.raises(ConfigError, match=r"must divide student.num_layers=4, got 3. Use one of \[1, 2, 4\]"):
+        plan_of(DISTILL | {"distillation.num_blocks": 3})
+
+
+def test_faults_of_all_rows_are_told_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        plan_of(FINETUNE | {"student.num_layers": {"grid": [9, "two"]}}, DISTILL | {"distillation.num_blocks": 3})
+    assert len(str(caught.value).splitlines()) == 3
+
+
+def test_workers_are_the_same_for_all_rows_and_checked() -> None:
+    with pytest.raises(ConfigError, match="workers are the same for all rows, got 'workers.zero_stage'"):
+        plan_of(FINETUNE | {"workers.zero_stage": {"grid": [0, 2]}})
+    with pytest.raises(ConfigError, match="workers.zero_stage: .*, got 7"):
+        plan_of(FINETUNE, base={"workers.zero_stage": 7})
+    assert plan_of(FINETUNE, base={"workers.num_workers": 3}).workers.num_workers == 3
+
+
+def test_missing_data_are_an_error_of_the_plan() -> None:
+    with pytest.raises(DataError, match="no such file and no named data set, got 'syntetic'"):
+        plan_of(FINETUNE, base={"data.path": "syntetic"})
+
+
+def test_settings_read_back_from_disk_equal_those_that_were_planned() -> None:
+    plan = plan_of(DISTILL | {"distillation.teacher_layers": [1, 2, 3, 4]})
+    assert plan.settings() == plan_of(DISTILL | {"distillation.teacher_layers": (1, 2, 3, 4)}).settings()
+
+
+GROUPS = st.fixed_dictionaries(
+    {
+        "method": st.sampled_from(["sasrec", "finetune", "distill", "probe"]),
+        "student.num_layers": st.sampled_from([1, 2, 4, 8]),
+    },
+    optional={
+        "distillation.mode": st.sampled_from(["offline", "online"]),
+        "distillation.cosine_weight": st.sampled_from([0.0, 1.0]),
+        "distillation.logit_weight": st.sampled_from([0.0, 1.0]),
+        "student.init": st.sampled_from(["base", "teacher"]),
+        "shared_teacher": st.booleans(),
+    },
+)
+
+
+def inputs_before_their_readers(plan: Plan) -> bool:
+    seen: set[str] = set()
+    for stage in plan.stages.values():
+        if not set(stage.inputs.values()) <= seen:
+            return False
+        seen.add(stage.stage_id)
+    return True
+
+
+@settings(max_examples=25, deadline=None)
+@given(groups=st.lists(GROUPS, min_size=1, max_size=4), seeds=st.integers(1, 2))
+def test_whatever_the_rows_stages_follow_what_they_read(groups: list[dict[str, Any]], seeds: int) -> None:
+    plan = plan_of(*groups, seeds=seeds)
+    assert inputs_before_their_readers(plan)
+    in_waves: list[list[Stage]] = list(waves(plan))
+    assert sorted(s.stage_id for wave in in_waves for s in wave) == sorted(plan.stages)
+    built: set[str] = set()
+    for wave in in_waves:
+        assert all(set(stage.inputs.values()) <= built for stage in wave)
+        built |= {stage.stage_id for stage in wave}
+    ids = [trial.trial_id for trial in plan.trials]
+    assert len(set(ids)) == len(ids)
+    assert {trial.stage_id for trial in plan.trials} <= set(plan.stages)
+
+
+DRAWN = {"method": "distill", "student.num_layers": 4, "distillation.cosine_weight": {"loguniform": [0.1, 1.0]}}
+
+
+def planned_search(*groups: dict[str, Any], **keys: Any) -> Plan:
+    space = space_of(*groups, search={"algorithm": "random"}, **keys)
+    plan = make_plan(space)
+    plan_shared_stages(plan, space)
+    return plan
+
+
+def test_what_drawn_points_read_is_planned_for_every_choice_and_they_are_not() -> None:
+    plan = planned_search(DRAWN | {"student.num_layers": {"choice": [2, 4]}}, FINETUNE)
+    assert plan.of_kind("distill") == []
+    assert [stage.settings["layer"] for stage in plan.of_kind("states")] == [4, 8, 2, 6]
+    assert inputs_before_their_readers(plan)
+    assert [trial.row for trial in plan.trials] == ["sasrec", "finetune", "teacher"]
+
+
+def test_planning_a_search_twice_adds_nothing() -> None:
+    space = space_of(DRAWN, search={"algorithm": "optuna"})
+    plan = make_plan(space)
+    plan_shared_stages(plan, space)
+    stages, trials = list(plan.stages), list(plan.trials)
+    plan_shared_stages(plan, space)
+    assert (list(plan.stages), plan.trials) == (stages, trials)
+
+
+def test_a_point_that_could_be_drawn_but_not_trained_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"must divide student.num_layers=4, got 3"):
+        planned_search(DRAWN | {"distillation.num_blocks": {"choice": [1, 3]}})
+    with pytest.raises(ConfigError, match="student.lora_dropout: .*less than 1"):
+        planned_search(DRAWN | {"student.lora_dropout": {"uniform": [0.0, 2.0]}})
+    with pytest.raises(ConfigError, match="item_table.training.learning_rate decides what all drawn points read"):
+        planned_search(DRAWN | {"item_table.training.learning_rate": {"loguniform": [1e-4, 1e-2]}})
+
+
+def test_a_resumed_search_must_draw_from_what_it_drew_from() -> None:
+    plan = planned_search(DRAWN)
+    assert plan.settings() == planned_search(DRAWN).settings()
+    assert plan.settings() != planned_search(DRAWN, budget={"num_trials": 3}).settings()
+    wider = DRAWN | {"distillation.cosine_weight": {"loguniform": [0.1, 2.0]}}
+    assert plan.settings() != planned_search(wider).settings()

@@ -1,0 +1,226 @@
+"""Laws of what users call: raw ids in, raw ids out, and a saved model that is the same model."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from slmrec_core.errors import CheckpointError, ConfigError, DataError
+from slmrec_core.models.sasrec import SASRec, SASRecConfig
+from slmrec_core.recommender import Recommender
+from tests.tiny import GPT2, jolted, tiny_model, write_model_directory
+
+CATALOGUE = ["", *(f"item-{index}" for index in range(1, 13))]
+HISTORIES = [["item-3", "item-5"], ["item-1"], [f"item-{index}" for index in (2, 4, 6, 8, 10, 12, 1)]]
+
+
+def sasrec() -> SASRec:
+    torch.manual_seed(0)
+    return SASRec(SASRecConfig(item_dim=8), 12, 5)
+
+
+def llm(item_table: Tensor, **settings: object) -> Recommender:
+    return Recommender(jolted(tiny_model(item_table, **settings)), CATALOGUE, 5, {"seed": 3})  # type: ignore[arg-type]
+
+
+BUILDERS: dict[str, Callable[[Tensor], Recommender]] = {
+    "sasrec": lambda table: Recommender(sasrec(), CATALOGUE, 5, {"seed": 3}),
+    "lora": llm,
+    "full": lambda table: llm(table, tuning="full"),
+    "bf16": lambda table: llm(table, dtype=torch.bfloat16),
+    "bf16 full": lambda table: llm(table, dtype=torch.bfloat16, tuning="full"),
+    "response": lambda table: llm(table, pooling="response", template="alpaca"),
+    "no layers": lambda table: llm(table, num_layers=0),
+    "every": lambda table: llm(table, layer_choice="every", lora_rank=2, lora_alpha=5),
+}
+
+
+@pytest.mark.parametrize("kind", BUILDERS)
+def test_a_saved_model_gives_the_same_scores(item_table: Tensor, tmp_path: Path, kind: str) -> None:
+    before = BUILDERS[kind](item_table)
+    before.save_pretrained(tmp_path / "model")
+    after = Recommender.from_pretrained(tmp_path / "model")
+    one, other = (r.recommend(HISTORIES, k=12, exclude_seen=False) for r in (before, after))
+    assert one.item_ids == other.item_ids
+    assert np.array_equal(one.scores, other.scores)
+    assert (after.item_ids, after.max_seq_len, after.metadata) == (CATALOGUE, 5, {"seed": 3})
+    assert after.network.parameter_counts() == before.network.parameter_counts()
+    assert type(after.network) is type(before.network)
+    assert after.network.config == before.network.config
+
+
+def test_another_architecture_is_saved_whole(item_table: Tensor, tmp_path: Path) -> None:
+    write_model_directory(tmp_path / "gpt2", GPT2)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tests.tiny.open_backbone", lambda name: _without_tokenizer(tmp_path / "gpt2"))
+        before = llm(item_table)
+    before.save_pretrained(tmp_path / "model")
+    after = Recommender.from_pretrained(tmp_path / "model")
+    assert np.array_equal(before.recommend(HISTORIES).scores, after.recommend(HISTORIES).scores)
+
+
+def _without_tokenizer(directory: Path) -> object:
+    from slmrec_core.models.backbone import Backbone, open_backbone  # noqa: PLC0415  # the fixture patches its user
+
+    return Backbone("x", open_backbone(str(directory)).config, None)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora"])
+def test_nothing_is_pickled_and_no_backbone_is_needed(item_table: Tensor, tmp_path: Path, kind: str) -> None:
+    BUILDERS[kind](item_table).save_pretrained(tmp_path)
+    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "items.json", "model.safetensors"}
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["format_version"] == 1
+    assert str(tmp_path) not in (tmp_path / "config.json").read_text()
+
+
+def test_code_named_in_a_model_directory_is_never_run(item_table: Tensor, tmp_path: Path) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["decoder"]["auto_map"] = {"AutoModel": "evil.Model"}
+    (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert Recommender.from_pretrained(tmp_path).recommend(HISTORIES).item_ids
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora"])
+@pytest.mark.parametrize("file", ["config.json", "items.json", "model.safetensors"])
+@pytest.mark.parametrize("damage", ["missing", "cut", "empty", "list"])
+def test_a_damaged_model_is_named(item_table: Tensor, tmp_path: Path, kind: str, file: str, damage: str) -> None:
+    BUILDERS[kind](item_table).save_pretrained(tmp_path)
+    path = tmp_path / file
+    if damage == "missing":
+        path.unlink()
+    else:
+        whole = path.read_bytes()
+        path.write_bytes({"cut": whole[: len(whole) // 2], "empty": b"", "list": b"[]"}[damage])
+    with pytest.raises(CheckpointError, match="save_pretrained"):
+        Recommender.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora"])
+def test_every_key_of_the_config_is_needed_and_none_of_another_type_passes(
+    item_table: Tensor, tmp_path: Path, kind: str
+) -> None:
+    BUILDERS[kind](item_table).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for key in config:
+        for changed in ({k: v for k, v in config.items() if k != key}, {**config, key: None}):
+            if key in ("metadata", "max_seq_len") and key in changed:
+                continue
+            (tmp_path / "config.json").write_text(json.dumps(changed))
+            with pytest.raises(CheckpointError):
+                Recommender.from_pretrained(tmp_path)
+
+
+def test_a_missing_or_misshapen_tensor_is_damage(item_table: Tensor, tmp_path: Path) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    whole = load_file(tmp_path / "model.safetensors")
+    for name in ("item_table", "output_projection.weight", "decoder.norm.weight"):
+        save_file({k: v for k, v in whole.items() if k != name}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError):
+            Recommender.from_pretrained(tmp_path)
+        save_file({**whole, name: torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+        with pytest.raises(CheckpointError):
+            Recommender.from_pretrained(tmp_path)
+
+
+def test_a_catalogue_of_another_length_than_the_table_is_damage(item_table: Tensor, tmp_path: Path) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    (tmp_path / "items.json").write_text(json.dumps(["a", "b"]))
+    with pytest.raises(CheckpointError, match="2 items for 13 rows"):
+        Recommender.from_pretrained(tmp_path)
+
+
+def test_a_newer_format_is_refused_before_its_files_are_read(item_table: Tensor, tmp_path: Path) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="format_version must be 1, got 2. Use the version of slmrec"):
+        Recommender.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora", "response"])
+def test_a_history_alone_gives_what_it_gives_in_a_batch(item_table: Tensor, kind: str) -> None:
+    recommender = BUILDERS[kind](item_table)
+    together = recommender.recommend(HISTORIES, k=4)
+    for row, history in enumerate(HISTORIES):
+        alone = recommender.recommend([history], k=4)
+        assert alone.item_ids[0] == together.item_ids[row]
+        np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4, atol=1e-5)
+
+
+def test_the_newest_items_are_read_and_all_are_left_out(item_table: Tensor) -> None:
+    recommender = llm(item_table)
+    longer, same = HISTORIES[2], ["item-9", *HISTORIES[2][-5:]]
+    one, other = (recommender.recommend([h], k=12, exclude_seen=False) for h in (longer, same))
+    assert one.item_ids == other.item_ids
+    assert not set(recommender.recommend([longer], k=12).item_ids[0]) & set(longer)
+
+
+def test_seen_items_come_back_when_asked_for(item_table: Tensor) -> None:
+    recommender = llm(item_table)
+    best = recommender.recommend(HISTORIES, k=12, exclude_seen=False)
+    assert all(sorted(row) == sorted(CATALOGUE[1:]) for row in best.item_ids)
+    unseen = recommender.recommend(HISTORIES, k=12)
+    for history, everything, rest in zip(HISTORIES, best.item_ids, unseen.item_ids, strict=True):
+        assert rest == [item for item in everything if item not in history]
+
+
+def test_scores_fall_and_padding_is_never_recommended(item_table: Tensor) -> None:
+    found = llm(item_table).recommend(HISTORIES, k=50)
+    assert found.scores.shape == (3, 12)
+    assert all(CATALOGUE[0] not in row for row in found.item_ids)
+    for row, scores in zip(found.item_ids, found.scores, strict=True):
+        assert (np.diff(scores[: len(row)]) <= 0).all()
+        assert np.isneginf(scores[len(row) :]).all()
+
+
+def test_ranks_follow_the_scores_and_ties_count_against_an_item(item_table: Tensor) -> None:
+    recommender = llm(item_table)
+    best = recommender.recommend(HISTORIES, k=12, exclude_seen=False).item_ids
+    ranks = recommender.rank(HISTORIES, [[row[6], row[0], row[11]] for row in best])
+    assert [list(row) for row in ranks] == [[2, 1, 3]] * 3
+    assert list(recommender.rank([["item-1"]], [["item-2", "item-2", "item-2"]])[0]) == [3, 3, 3]
+
+
+def test_numbers_are_taken_for_ids(item_table: Tensor) -> None:
+    recommender = Recommender(sasrec(), ["", *(str(index) for index in range(1, 13))], 5)
+    assert recommender.recommend([[3, 5]]).item_ids == recommender.recommend([["3", "5"]]).item_ids
+
+
+@pytest.mark.parametrize("history", [["item-3", "item-99"], [], [""]])
+def test_an_unknown_item_or_an_empty_history_is_a_data_error(item_table: Tensor, history: list[str]) -> None:
+    recommender = llm(item_table)
+    with pytest.raises(DataError, match=r"row 1 must hold known items, got .* The catalogue has 12 items"):
+        recommender.recommend([["item-1"], history])
+    with pytest.raises(DataError, match="row 1 must hold known items"):
+        recommender.rank([["item-1"], ["item-1"]], [["item-1"], history])
+
+
+def test_no_histories_give_no_recommendations(item_table: Tensor) -> None:
+    found = llm(item_table).recommend([], k=3)
+    assert (found.item_ids, found.scores.shape) == ([], (0, 3))
+    assert llm(item_table).rank([], []) == []
+
+
+def test_a_list_of_candidates_belongs_to_each_history(item_table: Tensor) -> None:
+    with pytest.raises(DataError, match="got 2 histories and 1 lists"):
+        llm(item_table).rank([["item-1"], ["item-2"]], [["item-3"]])
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_k_below_one_is_refused(item_table: Tensor, k: int) -> None:
+    with pytest.raises(ConfigError, match=f"k must be at least 1, got {k}"):
+        llm(item_table).recommend(HISTORIES, k=k)
+
+
+def test_a_recommender_draws_no_dropout(item_table: Tensor) -> None:
+    recommender = llm(item_table, input_dropout=0.5)
+    assert np.array_equal(recommender.recommend(HISTORIES).scores, recommender.recommend(HISTORIES).scores)
