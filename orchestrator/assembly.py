@@ -18,6 +18,7 @@ from slmrec_core.distillation.teacher import (
     StoredLayer,
     StoredTeacher,
     Teacher,
+    mean_squared_norms,
 )
 from slmrec_core.errors import TeacherStudentMismatchError
 from slmrec_core.experiment import ExperimentConfig
@@ -73,39 +74,45 @@ def inputs_of(job: Job) -> Inputs:
     return Inputs({role: job.store.path(name) for role, name in job.stage.inputs.items()})
 
 
-def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.device) -> tuple[Objective, Teacher]:
-    """What is trained, and the teacher beside it, both on `device`.
-
-    Weights depend on the experiment's seed alone.
+def build_student(experiment: ExperimentConfig, inputs: Inputs, device: torch.device) -> RecommenderModel:
+    """The student before training; its weights depend on the experiment's seed alone.
 
     Raises:
         TeacherStudentMismatchError: The student cannot start from this teacher.
     """
-    item_table = inputs.item_table()
-    distillation, pairing = experiment.objective, experiment.pairing()
     seed_torch(experiment.seed, "student")
-    student = _network(experiment.student_model(), experiment, item_table, device)
-    teacher_network = inputs.teacher() if experiment.needs_teacher_stage else None
+    student = _network(experiment.student_model(), experiment, inputs.item_table(), device)
     if experiment.method == "distill" and experiment.student.init == "teacher":
-        assert teacher_network is not None
-        start_from_teacher(student, teacher_network)
+        start_from_teacher(student, inputs.teacher())
+    return student
+
+
+def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.device) -> tuple[Objective, Teacher]:
+    """What is trained, and the frozen teacher beside it, both on `device`.
+
+    Raises:
+        TeacherStudentMismatchError: The student cannot start from this teacher.
+    """
+    distillation, pairing = experiment.objective, experiment.pairing()
+    student = build_student(experiment, inputs, device)
+    teacher = inputs.teacher().to(device) if experiment.needs_teacher_stage else None
     online = None
-    if experiment.method == "distill" and distillation.mode == "online":
+    if distillation.mode == "online" and pairing is not None:
         seed_torch(experiment.seed, "online-teacher")
-        online = _network(experiment.teacher_model(), experiment, item_table, device)
-    states = inputs.states()
-    reference = online or teacher_network
+        online = _network(experiment.teacher_model(), experiment, inputs.item_table(), device).to(device)
+    reference, states = online or teacher, inputs.states()
+    data = TrainingData(inputs.dataset(), experiment.max_seq_len, experiment.training)
     seed_torch(experiment.seed, "heads")
     objective = Objective(
         student,
         distillation,
         pairing,
-        teacher_norms=[states[t].mean_squared_norm for t in pairing.teacher_layers if t in states] if pairing else (),
+        teacher_norms=_teacher_norms(experiment, states, reference, data, device),
         teacher_width=reference.hidden_size if reference is not None else None,
         online_teacher=online,
         teacher_table=reference.item_table if reference is not None and distillation.logit_weight > 0 else None,
     ).to(device)
-    return objective, _teacher(experiment, inputs, teacher_network, states, device)
+    return objective, _teacher(experiment, teacher, states, data)
 
 
 def start_from_teacher(student: RecommenderModel, teacher: RecommenderModel) -> None:
@@ -145,20 +152,35 @@ def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
     return "flash_attention_2" if fits and is_flash_attn_2_available() else "sdpa"
 
 
+def _teacher_norms(
+    experiment: ExperimentConfig,
+    states: dict[int | str, StoredLayer],
+    reference: RecommenderModel | None,
+    data: TrainingData,
+    device: torch.device,
+) -> list[float]:
+    """Mean squared norms that `norm_scale: teacher` divides by: stored with the states, else taken in one pass."""
+    distillation, pairing = experiment.objective, experiment.pairing()
+    if pairing is None or distillation.norm_weight == 0 or distillation.norm_scale == "none":
+        return []
+    if set(pairing.teacher_layers) <= states.keys():
+        return [states[layer].mean_squared_norm for layer in pairing.teacher_layers]
+    assert reference is not None
+    batches = (data.batch(windows).to(device) for windows in data.in_order(experiment.evaluation.batch_size))
+    return mean_squared_norms(reference, pairing.teacher_layers, distillation.align_at, batches)
+
+
 def _teacher(
     experiment: ExperimentConfig,
-    inputs: Inputs,
     network: RecommenderModel | None,
     states: dict[int | str, StoredLayer],
-    device: torch.device,
+    data: TrainingData,
 ) -> Teacher:
-    distillation, pairing = experiment.distillation, experiment.pairing()
+    distillation, pairing = experiment.objective, experiment.pairing()
     if pairing is None or distillation.mode == "online" or not distillation.needs_teacher:
         return NoTeacher()
     if distillation.teacher_states == "recompute":
         assert network is not None
-        layers = pairing.teacher_layers if distillation.aligns else ()
-        return LiveTeacher(network.to(device), layers, distillation.align_at)
-    layers_stored = {name: store for name, store in states.items() if isinstance(name, int)}
-    data = TrainingData(inputs.dataset(), experiment.max_seq_len, experiment.training)
-    return StoredTeacher(layers_stored, states.get(USER_VECTORS), data.targets_per_window)
+        return LiveTeacher(network, pairing.teacher_layers if distillation.aligns else (), distillation.align_at)
+    layers = {name: store for name, store in states.items() if isinstance(name, int)}
+    return StoredTeacher(layers, states.get(USER_VECTORS), data.targets_per_window)

@@ -2,10 +2,12 @@
 
 import functools
 from pathlib import Path
+from typing import Any
 
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.models.backbone import SMOLLM2, TINY, backbone_identity, open_backbone
+from slmrec_core.models.recommender import RecommenderConfig
 
 _SMOLLM2_LAYERS = 30
 """Of the alias, whose bytes never change: its weights need not be fetched to know."""
@@ -45,6 +47,15 @@ def check_depths(experiment: ExperimentConfig) -> None:
                 f"{name}.num_layers: backbone {model.backbone} has {depth} layers, got {model.num_layers}."
                 f" Use {depth} or fewer."
             )
+
+
+def model_settings(model: RecommenderConfig) -> dict[str, Any]:
+    """A network's settings for a hash: its weights named by content, and without what its tuning ignores."""
+    settings = {**model.model_dump(mode="json"), "backbone": identity(str(model.backbone))}
+    if model.tuning == "full":
+        for name in ("lora_rank", "lora_alpha", "lora_dropout"):
+            del settings[name]
+    return settings
 
 
 def with_absolute_paths(experiment: ExperimentConfig, named_sets: tuple[str, ...]) -> ExperimentConfig:

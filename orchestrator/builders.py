@@ -10,12 +10,14 @@ import ray
 from orchestrator.console import progress
 from orchestrator.failures import note_failure, read_failure
 from orchestrator.job import Job
+from orchestrator.metrics_tail import MetricsTail
 from orchestrator.plan import Plan, waves
 from orchestrator.provenance import provenance
 from orchestrator.resources import Allocation
 from orchestrator.stages import Stage, StageStore
 from orchestrator.tuning import tune_jobs
 
+_SAY_EVERY_S = 15.0
 _TASK_KINDS = ("sasrec", "probe")
 
 
@@ -75,7 +77,8 @@ class Builder:
             jobs = [self.job(plan, stage) for stage in trained]
             for job in jobs:
                 job.failure_file.unlink(missing_ok=True)
-            tune_jobs(jobs, self.allocation.concurrent_trials, say_epoch)
+            names = labels(plan)
+            tune_jobs(jobs, self.allocation.concurrent_trials, lambda stage_id, said: say_epoch(names[stage_id], said))
         return self._failures(plan, stages)
 
     def _run_tasks(self, plan: Plan, groups: Sequence[Sequence[Stage]]) -> None:
@@ -86,11 +89,17 @@ class Builder:
                 job.failure_file.unlink(missing_ok=True)
             options = {"num_cpus": jobs[0].cpus, "num_gpus": int(jobs[0].use_gpu), "max_retries": 2}
             running[_build_group.options(**options).remote([job.to_dict() for job in jobs])] = group
+        names, tails = labels(plan), [MetricsTail(self.storage / "stages", s.stage_id) for g in groups for s in g]
         while running:
-            (ready,), _ = ray.wait(list(running), num_returns=1)
-            group = running.pop(ready)
+            done, _ = ray.wait(list(running), num_returns=1, timeout=_SAY_EVERY_S)
+            for tail in tails:
+                for row in tail.read()[-1:]:
+                    say_epoch(names[tail.stage_id], {"epoch": row.step, **row.metrics})
+            if not done:
+                continue
+            group = running.pop(done[0])
             try:
-                ray.get(ready)
+                ray.get(done[0])
             except ray.exceptions.RayError as error:
                 # Its message is in the sweep's folder, unless the process died without a word.
                 for stage in group:
@@ -99,7 +108,7 @@ class Builder:
                         note_failure(job.failure_file, error)
             else:
                 for stage in group:
-                    progress(f"  {stage.stage_id} done")
+                    progress(f"  {names[stage.stage_id]} done")
 
     def _failures(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
         found = {}
@@ -109,6 +118,14 @@ class Builder:
                 message = read_failure(job.failure_file)
                 found[stage.stage_id] = message or f"{stage.stage_id}: it was not built, and nothing says why."
         return found
+
+
+def labels(plan: Plan) -> dict[str, str]:
+    """Names of stages for people: `finetune-4-seed0`; those behind no row keep their id."""
+    names = {stage_id: stage_id for stage_id in plan.stages}
+    for trial in reversed(plan.trials):
+        names[trial.stage_id] = f"{trial.row}-{trial.num_layers}-seed{trial.seed}"
+    return names
 
 
 def say_epoch(name: str, result: dict[str, Any]) -> None:
@@ -128,7 +145,7 @@ def _by_teacher(states: Sequence[Stage]) -> list[list[Stage]]:
     return list(groups.values())
 
 
-@ray.remote
+@ray.remote  # type: ignore[untyped-decorator]  # ray ships no types here
 def _build_group(raw: list[dict[str, Any]]) -> None:
     """Builds one stage, or several layers of one teacher's states."""
     jobs = [Job.from_dict(job) for job in raw]

@@ -81,7 +81,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--storage",
-        type=Path,
         metavar="DIR",
         help="where everything is kept (default: $SLMREC_STORAGE, else ~/slmrec-runs)",
     )
@@ -91,11 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _storage(given: Path | None) -> Path:
-    named = given or Path(os.environ.get("SLMREC_STORAGE") or Path.home() / "slmrec-runs")
-    if "://" in str(named) or ":/" in str(named):
-        raise ConfigError(f"--storage: must be a directory that every node sees, got the URI {str(named)!r}. Mount it.")
-    return named.expanduser().absolute()
+def _storage(given: str | None) -> Path:
+    named = given or os.environ.get("SLMREC_STORAGE") or "~/slmrec-runs"
+    if ":/" in named:
+        raise ConfigError(f"--storage: must be a directory that every node sees, got the URI {named!r}. Mount it.")
+    return Path(named).expanduser().absolute()
 
 
 def _made(storage: Path) -> None:
@@ -151,7 +150,10 @@ def _changes(before: dict[str, dict[str, object]], now: dict[str, dict[str, obje
 
 
 def _resume_command(options: argparse.Namespace, storage: Path, name: str) -> str:
-    parts = [sys.executable, str(Path(__file__).with_name("sweep.py")), options.space]
+    # A space of the user's own is found from any directory.
+    space = Path(options.space).expanduser()
+    parts = [sys.executable, str(Path(__file__).with_name("sweep.py"))]
+    parts.append(str(space.resolve()) if space.is_file() else options.space)
     for override in options.set:
         parts += ["--set", override]
     return shlex.join([*parts, "--storage", str(storage), "--name", name, "--resume"])

@@ -64,7 +64,7 @@ def write_trained(
     }
     write_records(folder, progress.records)
     write_ranks(folder, [ranking.frame(dataset) for ranking in rankings])
-    metadata = {
+    metadata: dict[str, object] = {
         "settings": experiment.model_dump(mode="json"),
         "data_fingerprint": dataset.fingerprint,
         "metrics": metrics,

@@ -13,17 +13,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.backbones import check_depths, identity, with_absolute_paths
-from orchestrator.search_space import ROW_KEY, WORKERS_PREFIX, SearchSpace
+from orchestrator.backbones import check_depths, model_settings, with_absolute_paths
+from orchestrator.search_space import ROW_KEY, SearchSpace
 from orchestrator.stages import Stage
 from orchestrator.trial import Trial
-from orchestrator.workers import WorkersConfig
+from orchestrator.workers import WORKERS_PREFIX, WorkersConfig
 from slmrec_core.data import NAMED_SETS, source_fingerprint
-from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE
+from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
-from slmrec_core.models.recommender import RecommenderConfig
 
 
 @dataclass
@@ -52,9 +51,8 @@ class Plan:
     def settings(self) -> dict[str, dict[str, Any]]:
         """Resolved settings by trial: what a resumed sweep must agree with."""
         settings = {trial.trial_id: {"stage": trial.stage_id, **trial.settings} for trial in self.trials}
-        drawn = {"search": json.loads(json.dumps(self.search))} if self.search else {}
         # As they would be read back from disk.
-        return json.loads(json.dumps(settings)) | drawn  # type: ignore[no-any-return]
+        return json.loads(json.dumps(settings | ({"search": self.search} if self.search else {})))  # type: ignore[no-any-return]
 
 
 def make_plan(space: SearchSpace) -> Plan:
@@ -182,7 +180,7 @@ class StagePlanner:
         return {
             "distillation": dotted(experiment.distillation) | blocks,
             "init": experiment.student.init,
-            "online_teacher": _model_settings(experiment.teacher_model()) if online else None,
+            "online_teacher": model_settings(experiment.teacher_model()) if online else None,
         }
 
     def _teacher_inputs(self) -> dict[str, str]:
@@ -199,7 +197,7 @@ class StagePlanner:
     def _trained(self) -> dict[str, Any]:
         experiment = self.experiment
         return {
-            "model": _model_settings(experiment.student_model()),
+            "model": model_settings(experiment.student_model()),
             "training": dotted(experiment.training),
             "evaluation": _evaluation(experiment),
             "max_seq_len": experiment.max_seq_len,
@@ -214,15 +212,6 @@ class StagePlanner:
     def _add(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
         # Tuples become lists as they would on disk, so that a plan read back has the same hashes.
         return self._plan.add(Stage.of(kind, json.loads(json.dumps(settings)), inputs), self.experiment)
-
-
-def _model_settings(model: RecommenderConfig) -> dict[str, Any]:
-    """A network's settings with its weights named by content, and without what its tuning ignores."""
-    settings = {**model.model_dump(mode="json"), "backbone": identity(str(model.backbone))}
-    if model.tuning == "full":
-        for name in ("lora_rank", "lora_alpha", "lora_dropout"):
-            del settings[name]
-    return settings
 
 
 def _evaluation(experiment: ExperimentConfig) -> dict[str, object]:

@@ -40,10 +40,6 @@ class Allocation:
     num_workers: int
     cpus_per_worker: float
     use_gpu: bool
-    nodes: tuple[Node, ...]
-    """The cluster behind it."""
-    is_fixed: bool
-    """True = the CPUs were asked for; they do not grow where fewer trials run."""
 
     @property
     def threads(self) -> int:
@@ -77,14 +73,7 @@ def allocate(workers: WorkersConfig, nodes: Sequence[Node]) -> Allocation:
             f"{' and 1 GPU' if use_gpu else ''}, got room for {slots} ({there})."
             " Lower workers.num_workers or workers.cpus_per_worker, or add nodes."
         )
-    return Allocation(
-        concurrent_trials=min(fitting, wanted or fitting),
-        num_workers=workers.num_workers,
-        cpus_per_worker=cpus,
-        use_gpu=use_gpu,
-        nodes=tuple(nodes),
-        is_fixed=workers.cpus_per_worker is not None,
-    )
+    return Allocation(min(fitting, wanted or fitting), workers.num_workers, cpus, use_gpu)
 
 
 def _even_share(num_workers: int, nodes: Sequence[Node], use_gpu: bool) -> float:

@@ -12,14 +12,13 @@ from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationEr
 
 from orchestrator.axes import axis_faults, axis_kind, is_sampled
 from orchestrator.overrides import apply_override
-from orchestrator.workers import WorkersConfig
+from orchestrator.workers import worker_defaults
 from slmrec_core.errors import ConfigError, nearest_name
-from slmrec_core.experiment import dotted, dotted_defaults
+from slmrec_core.experiment import dotted_defaults
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.metrics import ranking_metrics
 
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
-WORKERS_PREFIX = "workers."
 ROW_KEY = "row"
 _ROW = re.compile(r"[A-Za-z0-9._-]+")
 _VALID_METRICS = tuple(ranking_metrics(np.ones(1, dtype=np.int64), "valid"))
@@ -149,11 +148,6 @@ class SearchSpace(FrozenConfig):
         axes = [value["grid"] if axis_kind(value) == "grid" else [value] for value in group.values()]
         for values in itertools.product(*axes):
             yield {**self.base, **dict(zip(names, values, strict=True))}
-
-
-def worker_defaults() -> dict[str, object]:
-    """Every setting of the workers under its dotted name."""
-    return {f"{WORKERS_PREFIX}{name}": value for name, value in dotted(WorkersConfig()).items()}
 
 
 def load_search_space(space: str, overrides: list[str]) -> SearchSpace:

@@ -42,7 +42,8 @@ def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, o
     first = {name: next(iter(value.values()))[0] for name, value in sampled.items()}
     epochs = experiment_of(space, {**group, **first}, space.seeds[0]).training.epochs
     found = search(space, template, run_point, context, sampled, concurrent, epochs, on_result)
-    trials, endings = [], {}
+    trials: list[Trial] = []
+    endings: dict[str, Ending] = {}
     for result in found:
         trial = _trial_of(space, result.point)[0]
         trials.append(trial)

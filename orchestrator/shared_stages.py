@@ -30,6 +30,7 @@ def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
     for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
         _add_point(scratch, space, group, dict(zip(axes, values, strict=True)))
     _check_ranges(scratch, space, group, axes)
+    _check_metric(scratch, space)
     shared = _read_by_others(scratch)
     for stage in scratch.stages.values():
         if stage.stage_id in shared:
@@ -56,6 +57,16 @@ def _check_ranges(scratch: Plan, space: SearchSpace, group: dict[str, Any], axes
                 f"params: {name} decides what all drawn points read, so its values must be known beforehand, got"
                 f" {value}. Write {{choice: [...]}}."
             )
+
+
+def _check_metric(scratch: Plan, space: SearchSpace) -> None:
+    """What a point is worth is the value of its best epoch, so both must be chosen by one metric."""
+    kept = {str(trial.settings["training.checkpoint_metric"]) for trial in scratch.trials}
+    if kept != {space.select.metric}:
+        raise ConfigError(
+            f"select.metric: must be the training.checkpoint_metric of drawn points, {', '.join(sorted(kept))},"
+            f" got {space.select.metric!r}. Set both to the same metric."
+        )
 
 
 def _read_by_others(plan: Plan) -> set[str]:

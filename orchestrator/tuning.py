@@ -33,7 +33,7 @@ class SearchTrial:
     error: str | None
 
 
-class _Reporter(ray.tune.Callback):
+class _Reporter(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types here
     """Passes results on to the terminal."""
 
     def __init__(self, on_result: OnResult) -> None:

@@ -10,7 +10,7 @@ import ray.train
 import ray.train.torch
 import torch
 
-from orchestrator.assembly import build_objective, experiment_of, inputs_of
+from orchestrator.assembly import build_objective, build_student, experiment_of, inputs_of
 from orchestrator.checkpoints import report_epoch, resume
 from orchestrator.deepspeed_engine import DeepSpeedEngine
 from orchestrator.failures import note_raised
@@ -19,6 +19,7 @@ from orchestrator.payload import Timing, append_record, write_records, write_tra
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
 from slmrec_core.errors import SLMRecError
+from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.training.evaluation import Evaluator, Ranking
 from slmrec_core.training.loop import Progress, TrainingData, fit, term_gradient_norms
 
@@ -79,7 +80,7 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
     result = None
     if engine.rank == 0:
         timing = Timing(time.monotonic() - started, users_per_second)
-        student = _whole_student(job, progress, device)
+        student = _whole_student(job, progress)
         result = write_trained(folder, experiment, dataset, student, progress, rankings, timing)
     engine.barrier()
     return result
@@ -106,14 +107,14 @@ def _final_rankings(engine: DeepSpeedEngine, evaluator: Evaluator, job: Job) -> 
     return valid, evaluator.dataset.num_users / (time.monotonic() - started)
 
 
-def _whole_student(job: Job, progress: Progress, device: torch.device) -> Any:
+def _whole_student(job: Job, progress: Progress) -> RecommenderModel:
     """The student with its best weights, built anew: under ZeRO-3 no worker holds all of it."""
-    objective, _ = build_objective(experiment_of(job), inputs_of(job), torch.device("cpu"))
-    trained = dict(objective.named_parameters())
+    student = build_student(experiment_of(job), inputs_of(job), torch.device("cpu"))
     with torch.no_grad():
-        for name, tensor in progress.best_state.items():
-            trained[name].copy_(tensor)
-    return objective.student
+        for name, parameter in student.named_parameters():
+            if parameter.requires_grad:
+                parameter.copy_(progress.best_state[f"student.{name}"])
+    return student
 
 
 def quiet_libraries() -> None:

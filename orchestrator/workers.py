@@ -4,7 +4,10 @@ from typing import Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from slmrec_core.experiment import dotted
 from slmrec_core.frozen_config import FrozenConfig
+
+WORKERS_PREFIX = "workers."
 
 
 class WorkersConfig(FrozenConfig):
@@ -31,3 +34,8 @@ class WorkersConfig(FrozenConfig):
         """Backward passes of a worker per optimizer step."""
         share = -(-global_batch_size // self.num_workers)
         return 1 if self.micro_batch_size is None else -(-share // self.micro_batch_size)
+
+
+def worker_defaults() -> dict[str, object]:
+    """Every setting of the workers under its dotted name."""
+    return {f"{WORKERS_PREFIX}{name}": value for name, value in dotted(WorkersConfig()).items()}

@@ -6,7 +6,7 @@ from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validat
 
 from slmrec_core.data import DataConfig
 from slmrec_core.distillation.blocks import BlockPairing, pair_blocks
-from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE, DistillationConfig
+from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.models.backbone import SMOLLM2

@@ -1,7 +1,8 @@
 """What a student is trained for: blocks that are paired, terms of the objective, and the teacher behind them."""
 
 from slmrec_core.distillation.blocks import BlockPairing, pair_blocks
-from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE, DistillationConfig, Objective, aligned_state
+from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
+from slmrec_core.distillation.objective import Objective, aligned_state
 from slmrec_core.distillation.teacher import (
     USER_VECTORS,
     LiveTeacher,

@@ -48,6 +48,26 @@ class NoTeacher:
         return
 
 
+@torch.no_grad()
+def mean_squared_norms(
+    model: RecommenderModel, layers: Sequence[int], align_at: AlignAt, batches: Iterable[SequenceBatch]
+) -> list[float]:
+    """Mean over all targets of the squared norm of a teacher's states, by layer, as stored states bring it with them.
+
+    Taken once, before training: a mean over each micro-batch would let the loss depend on how many workers share one.
+    """
+    was_training = model.training
+    model.eval()
+    sums, count = torch.zeros(len(layers), dtype=torch.float64), 0
+    for batch in batches:
+        states = model(batch.item_ids, batch.read_mask, tuple(layers)).layers
+        aligned = [aligned_state(model, n, states[n], align_at).to(torch.float32) for n in layers]
+        sums += torch.stack([state.square().sum() for state in aligned]).cpu()
+        count += len(batch.targets)
+    model.train(was_training)
+    return [float(total) / max(count, 1) for total in sums]
+
+
 class LiveTeacher:
     """Runs the teacher at every step: `teacher_states: recompute`."""
 

@@ -7,7 +7,8 @@ import torch
 from orchestrator.workers import WorkersConfig
 from slmrec_core.data import SequenceDataset, synthetic_interactions
 from slmrec_core.distillation.blocks import pair_blocks
-from slmrec_core.distillation.objective import DistillationConfig, Objective
+from slmrec_core.distillation.config import DistillationConfig
+from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import LiveTeacher
 from slmrec_core.models.backbone import open_backbone
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel

@@ -329,6 +329,13 @@ def test_a_point_that_could_be_drawn_but_not_trained_is_refused() -> None:
         planned_search(DRAWN | {"item_table.training.learning_rate": {"loguniform": [1e-4, 1e-2]}})
 
 
+def test_points_are_chosen_by_the_metric_that_chose_their_epoch() -> None:
+    with pytest.raises(ConfigError, match="select.metric: must be the training.checkpoint_metric of drawn points"):
+        planned_search(DRAWN, select={"metric": "valid/mrr"})
+    both = {"training.checkpoint_metric": "valid/mrr"}
+    assert planned_search(DRAWN, base=both, select={"metric": "valid/mrr"}).stages
+
+
 def test_a_resumed_search_must_draw_from_what_it_drew_from() -> None:
     plan = planned_search(DRAWN)
     assert plan.settings() == planned_search(DRAWN).settings()

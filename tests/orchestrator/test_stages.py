@@ -64,9 +64,14 @@ def test_a_stage_appears_whole_with_size_and_hash_of_every_file(store: StageStor
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
 def test_a_builder_that_raises_leaves_nothing(store: StageStore, error: type[BaseException]) -> None:
-    with pytest.raises(error), store.build(STAGE, {}) as folder:
-        (folder / "half").write_text("x")
-        raise error
+
+    def build_half() -> None:
+        with store.build(STAGE, {}) as folder:
+            (folder / "half").write_text("x")
+            raise error
+
+    with pytest.raises(error):
+        build_half()
     assert os.listdir(store.root) == []
 
 

@@ -99,10 +99,15 @@ def test_a_folder_that_was_deleted_meanwhile_does_not_hide_the_real_error(
 ) -> None:
     monkeypatch.setattr(sweep_folder, "_HEARTBEAT_S", 0.02)
     folder = started(tmp_path)
-    with pytest.raises(RuntimeError, match="the real one"), folder.held():
-        (folder.path / ".heartbeat").unlink()
-        time.sleep(0.1)
-        raise RuntimeError("the real one")
+
+    def lose_the_folder() -> None:
+        with folder.held():
+            (folder.path / ".heartbeat").unlink()
+            time.sleep(0.1)
+            raise RuntimeError("the real one")
+
+    with pytest.raises(RuntimeError, match="the real one"):
+        lose_the_folder()
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", ".hidden", "a/b", "a b", "../up", "ä", "line\n"])

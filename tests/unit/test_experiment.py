@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE
+from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import ExperimentConfig, dotted, dotted_defaults, resolve
 from slmrec_core.models.backbone import SMOLLM2

@@ -10,7 +10,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_so
 from torch.testing import assert_close
 
 from slmrec_core.distillation.blocks import pair_blocks
-from slmrec_core.distillation.objective import CROSS_ENTROPY_ALONE, DistillationConfig, Objective
+from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
+from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import LiveTeacher
 from slmrec_core.errors import ConfigError, TeacherStudentMismatchError
 from slmrec_core.models.recommender import RecommenderModel

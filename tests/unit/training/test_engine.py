@@ -13,7 +13,8 @@ from torch.testing import assert_close
 
 from slmrec_core.data import SequenceDataset
 from slmrec_core.distillation.blocks import pair_blocks
-from slmrec_core.distillation.objective import DistillationConfig, Objective
+from slmrec_core.distillation.config import DistillationConfig
+from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import LiveTeacher, NoTeacher
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.training.config import TrainingConfig
