@@ -22,6 +22,7 @@ from slmrec_core.distillation.teacher import (
 )
 from slmrec_core.errors import TeacherStudentMismatchError
 from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.hardware import fast_precision
 from slmrec_core.models.backbone import open_backbone
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
 from slmrec_core.models.sasrec import SASRec
@@ -139,7 +140,8 @@ def _network(
     device: torch.device,
 ) -> RecommenderModel:
     backbone = open_backbone(str(config.backbone))
-    dtype = _DTYPES[experiment.training.precision]
+    precision = experiment.training.precision
+    dtype = _DTYPES[fast_precision() if precision == "auto" else precision]
     return RecommenderModel.from_backbone(config, backbone, item_table, dtype, attention_kernel(device, dtype))
 
 

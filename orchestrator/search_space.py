@@ -16,8 +16,10 @@ from orchestrator.workers import worker_defaults
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import dotted_defaults
 from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.hardware import fast_precision
 from slmrec_core.metrics import ranking_metrics
 
+_PRECISION = "training.precision"
 SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
 ROW_KEY = "row"
 _ROW = re.compile(r"[A-Za-z0-9._-]+")
@@ -171,9 +173,13 @@ def load_search_space(space: str, overrides: list[str]) -> SearchSpace:
     for override in overrides:
         apply_override(raw, override, _known_settings(), _SECTIONS)
     try:
-        return SearchSpace.model_validate(raw)
+        space = SearchSpace.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"search space {path}:\n" + "\n".join(_all_faults(error, raw))) from error
+    # Settled here, once, so that every node trains in the same precision and the hash names it.
+    precision = space.base.get(_PRECISION, "auto")
+    settled = {**space.base, _PRECISION: fast_precision() if precision == "auto" else precision}
+    return space.model_copy(update={"base": settled})
 
 
 def space_names() -> list[str]:

@@ -13,13 +13,13 @@ RankingProtocol = Literal["full", "sampled"]
 class TrainingConfig(FrozenConfig):
     """Optimisation: AdamW with linear warm-up and cosine decay."""
 
-    epochs: PositiveInt = 4
+    epochs: PositiveInt = 2
     """Passes over the training users; the schedule is laid out for all of them."""
     patience: PositiveInt | None = None
     """Epochs without a better checkpoint metric after which training ends; None = run all epochs."""
-    batch_size: PositiveInt = 64
+    batch_size: PositiveInt = 32
     """Windows (users, unless `windows` is `all`) per optimizer step, over all workers and accumulation steps."""
-    learning_rate: PositiveFloat = 1.0e-3
+    learning_rate: PositiveFloat = 2.0e-3
     """Peak of the schedule."""
     weight_decay: NonNegativeFloat = 0.01
     """Decoupled, on matrices alone."""
@@ -31,8 +31,9 @@ class TrainingConfig(FrozenConfig):
     """Second moment's decay."""
     gradient_clipping: PositiveFloat | None = 1.0
     """Largest global gradient norm; None = no clipping."""
-    precision: Literal["fp32", "bf16", "fp16"] = "bf16"
-    """Arithmetic of the decoder; trained weights, scores and softmax stay in float32."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """Arithmetic of the decoder; trained weights, scores and softmax stay in float32. `auto` is settled when a sweep
+    is read, by the machine that reads it: `bf16` where it has hardware for it, else `fp32`."""
     targets: Literal["all", "last"] = "all"
     """`all` positions of the training part, or only the `last` one per user (the authors' code)."""
     windows: Literal["last", "all"] = "last"
