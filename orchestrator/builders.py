@@ -8,13 +8,13 @@ from typing import Any
 import ray
 
 from orchestrator.console import progress
-from orchestrator.failures import note_failure, read_failure
-from orchestrator.job import Job
-from orchestrator.metrics_tail import MetricsTail
-from orchestrator.plan import Plan, waves
+from orchestrator.planning.plan import Plan, waves
 from orchestrator.provenance import provenance
 from orchestrator.resources import Allocation
-from orchestrator.stages import Stage, StageStore
+from orchestrator.storage.failures import note_failure, read_failure
+from orchestrator.storage.metrics_tail import MetricsTail
+from orchestrator.storage.stages import Stage, StageStore
+from orchestrator.training.job import Job
 from orchestrator.tuning import tune_jobs
 
 _SAY_EVERY_S = 15.0
@@ -165,7 +165,7 @@ def _build(jobs: list[Job], folders: tuple[Path, ...] = ()) -> None:
             _build(jobs, (*folders, folder))
         return
     # Only the task's own process pays for torch's libraries.
-    from orchestrator import tasks  # noqa: PLC0415
+    from orchestrator.training import tasks  # noqa: PLC0415
 
     kind = jobs[0].stage.kind
     if kind == "states":

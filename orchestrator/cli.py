@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.console import complain, say
-from orchestrator.failures import describe
-from orchestrator.plan import Plan, make_plan, waves
+from orchestrator.planning.plan import Plan, make_plan, waves
+from orchestrator.planning.shared_stages import plan_shared_stages
 from orchestrator.resources import Node, allocate
-from orchestrator.search_space import SearchSpace, load_search_space, space_names
-from orchestrator.shared_stages import plan_shared_stages
-from orchestrator.stages import StageStore
-from orchestrator.sweep_folder import SweepFolder, sweeps
+from orchestrator.space.search_space import SearchSpace, load_search_space, space_names
+from orchestrator.storage.failures import describe
+from orchestrator.storage.stages import StageStore
+from orchestrator.storage.sweep_folder import SweepFolder, sweeps
 from slmrec_core.errors import ConfigError, RunError, UserError
 
 EXIT_FAILED, EXIT_USER_ERROR = 1, 2

@@ -6,9 +6,9 @@ A wrong column or an unreachable hub is then answered in seconds, with exit code
 from pathlib import Path
 
 from orchestrator.console import progress
-from orchestrator.plan import Plan
+from orchestrator.planning.plan import Plan
 from orchestrator.provenance import provenance
-from orchestrator.stages import StageStore
+from orchestrator.storage.stages import StageStore
 from slmrec_core.models.backbone import open_backbone
 
 
@@ -21,7 +21,7 @@ def prepare(plan: Plan, storage: Path) -> None:
         DownloadError: Something could not be fetched.
     """
     # pandas and torch, for people who only ask for --help.
-    from orchestrator.tasks import build_data  # noqa: PLC0415
+    from orchestrator.training.tasks import build_data  # noqa: PLC0415
 
     store = StageStore(storage / "stages")
     for stage in plan.of_kind("data"):

@@ -8,7 +8,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from orchestrator.workers import WorkersConfig
+from orchestrator.training.workers import WorkersConfig
 from slmrec_core.errors import ConfigError
 
 DRIVER_CPUS = 0.01

@@ -9,19 +9,19 @@ from typing import Any
 from orchestrator.builders import Builder, say_epoch
 from orchestrator.cluster import check_storage_is_shared, connected
 from orchestrator.console import complain, progress, say
-from orchestrator.curves import curves, paired_comparisons
-from orchestrator.figures import draw
 from orchestrator.interruption import Interrupted, interruptible
-from orchestrator.plan import Plan, add_row
+from orchestrator.planning.plan import Plan, add_row
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
+from orchestrator.report.curves import curves, paired_comparisons
+from orchestrator.report.figures import draw
+from orchestrator.report.results import Ending, best_student, collect, format_table, write_results
 from orchestrator.resources import allocate
-from orchestrator.results import Ending, best_student, collect, format_table, write_results
-from orchestrator.search_space import SearchSpace
 from orchestrator.searching import run_search
-from orchestrator.stages import StageStore
-from orchestrator.sweep_folder import SweepFolder, sweeps
-from orchestrator.tracking import (
+from orchestrator.space.search_space import SearchSpace
+from orchestrator.storage.stages import StageStore
+from orchestrator.storage.sweep_folder import SweepFolder, sweeps
+from orchestrator.tracking.mirror import (
     DatasetFacts,
     MlflowMirror,
     RunStatus,

@@ -3,13 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from orchestrator.axes import is_sampled
-from orchestrator.driver import run_trial
-from orchestrator.job import Job
-from orchestrator.plan import Plan, add_row, experiment_of
-from orchestrator.results import Ending
-from orchestrator.search_space import SearchSpace
-from orchestrator.trial import Trial
+from orchestrator.planning.plan import Plan, add_row, experiment_of
+from orchestrator.planning.trial import Trial
+from orchestrator.report.results import Ending
+from orchestrator.space.axes import is_sampled
+from orchestrator.space.search_space import SearchSpace
+from orchestrator.training.driver import run_trial
+from orchestrator.training.job import Job
 from orchestrator.tuning import OnResult, SearchTrial, search
 
 

@@ -9,10 +9,10 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
-from orchestrator.driver import run_trial
-from orchestrator.job import Job
 from orchestrator.resources import DRIVER_CPUS
-from orchestrator.search_space import SearchSpace
+from orchestrator.space.search_space import SearchSpace
+from orchestrator.training.driver import run_trial
+from orchestrator.training.job import Job
 
 OnResult = Callable[[str, dict[str, Any]], None]
 """Called with a trial's name and what it reported."""

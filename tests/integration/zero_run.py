@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from orchestrator.workers import WorkersConfig
+from orchestrator.training.workers import WorkersConfig
 from slmrec_core.data import SequenceDataset, synthetic_interactions
 from slmrec_core.distillation.blocks import pair_blocks
 from slmrec_core.distillation.config import DistillationConfig
@@ -58,7 +58,7 @@ def run_plain(precision: str = "fp32") -> dict[str, Any]:
 
 def run_on_workers(config: dict[str, Any]) -> list[dict[str, Any]]:
     """What each Ray Train worker does: one run after another in the same process group."""
-    from orchestrator.deepspeed_engine import DeepSpeedEngine  # noqa: PLC0415  # deepspeed on workers alone
+    from orchestrator.training.deepspeed_engine import DeepSpeedEngine  # noqa: PLC0415  # deepspeed on workers alone
 
     results = []
     for case in config["cases"]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 import slmrec_core as slm
-from orchestrator.search_space import SPACES_FOLDER, worker_defaults
+from orchestrator.space.search_space import SPACES_FOLDER
+from orchestrator.training.workers import worker_defaults
 from slmrec_core.experiment import dotted_defaults
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -33,7 +34,7 @@ def test_every_space_exists_and_is_described() -> None:
 
 
 def test_every_setting_exists() -> None:
-    known = {*dotted_defaults(), *worker_defaults(), "seeds"}
+    known = {*dotted_defaults(), *worker_defaults(), "seeds", "dotted.key"}
     shown = set(found(r"--set ([a-z_.]+)=")) | set(
         found(r"`((?:data|teacher|student|distillation|training|evaluation|probe|workers)\.[a-z_]+)[:`]")
     )
@@ -52,9 +53,11 @@ def test_every_linked_file_exists(path: str) -> None:
     assert (ROOT / path).is_file()
 
 
-def test_every_module_of_the_tree_exists() -> None:
-    shown = found(r"(?m)^(?:  )?((?:slmrec_core|orchestrator|search_spaces|tests)/[a-z_/]*(?:\.py)?)")
+def test_everything_in_the_tree_exists() -> None:
+    folder, shown = "", 0
+    for indent, name in re.findall(r"(?m)^( {0,2})([a-z_]+(?:\.py|/))  +\S", README):
+        folder = name if not indent else folder
+        assert (ROOT / (folder + name if indent else name)).exists(), name
+        shown += 1
 
-    assert len(shown) >= 10
-    for path in shown:
-        assert (ROOT / path).exists(), path
+    assert shown >= 20

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
-from orchestrator.plan import make_plan
-from orchestrator.search_space import SPACES_FOLDER, load_search_space
-from orchestrator.shared_stages import plan_shared_stages
+from orchestrator.planning.plan import make_plan
+from orchestrator.planning.shared_stages import plan_shared_stages
+from orchestrator.space.search_space import SPACES_FOLDER, load_search_space
 
 FILES = sorted(SPACES_FOLDER.rglob("*.yaml"))
 NAMES = [str(file.relative_to(SPACES_FOLDER).with_suffix("")) for file in FILES]

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from orchestrator.trial import Method, Trial
+from orchestrator.planning.trial import Method, Trial
 from slmrec_core.metrics import ranking_metrics
 
 START_MS = 1_763_000_000_000

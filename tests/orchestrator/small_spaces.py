@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from orchestrator.plan import Plan, make_plan
-from orchestrator.search_space import SearchSpace
-from orchestrator.stages import Stage
+from orchestrator.planning.plan import Plan, make_plan
+from orchestrator.space.search_space import SearchSpace
+from orchestrator.storage.stages import Stage
 
 BASE: dict[str, Any] = {"data.path": "synthetic", "backbone": "tiny", "teacher.num_layers": 8, "student.num_layers": 4}
 

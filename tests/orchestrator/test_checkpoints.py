@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from orchestrator.checkpoints import load_progress, save_progress
+from orchestrator.training.checkpoints import load_progress, save_progress
 from slmrec_core.errors import CheckpointError
 from slmrec_core.training.loop import EpochRecord, Progress
 

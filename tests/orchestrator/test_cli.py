@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
-from orchestrator.sweep_folder import SweepFolder, sweeps
+from orchestrator.storage.sweep_folder import SweepFolder, sweeps
 
 ROOT = Path(__file__).parents[2]
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.failures import describe, failure_file, note_failure, note_raised, raise_noted, read_failure
-from orchestrator.job import Job
-from orchestrator.stages import Stage
-from orchestrator.workers import WorkersConfig
+from orchestrator.storage.failures import describe, failure_file, note_failure, note_raised, raise_noted, read_failure
+from orchestrator.storage.stages import Stage
+from orchestrator.training.job import Job
+from orchestrator.training.workers import WorkersConfig
 from slmrec_core.errors import ConfigError, DivergedError, RunError
 
 

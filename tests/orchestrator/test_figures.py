@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from orchestrator.curves import CurvePoint
-from orchestrator.figure_style import styles_of, ticks
-from orchestrator.figures import _MIN_LABEL_GAP, _spread, draw
+from orchestrator.report.curves import CurvePoint
+from orchestrator.report.figure_style import styles_of, ticks
+from orchestrator.report.figures import _MIN_LABEL_GAP, _spread, draw
 
 FRAME = pd.DataFrame(
     {"row": ["finetune"], "num_layers": [4], "params_total": [41_200_000], "users_per_second": [1523.0]}

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.plan import Plan, experiment_of, make_plan, waves
-from orchestrator.shared_stages import plan_shared_stages
-from orchestrator.stages import Stage
+from orchestrator.planning.plan import Plan, experiment_of, make_plan, waves
+from orchestrator.planning.shared_stages import plan_shared_stages
+from orchestrator.storage.stages import Stage
 from slmrec_core.data import synthetic_interactions
 from slmrec_core.errors import ConfigError, DataError
 from tests.orchestrator.small_spaces import only, plan_of, space_of, stage_ids
@@ -49,9 +49,9 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("evaluation.num_negatives", 99, BELOW_TABLE),
     ("teacher.num_layers", 6, BELOW_TEACHER),
     ("teacher.lora_rank", 8, BELOW_TEACHER),
-    ("training.epochs", 2, TRAINED),
-    ("training.batch_size", 32, TRAINED),
-    ("training.precision", "fp32", TRAINED),
+    ("training.epochs", 3, TRAINED),
+    ("training.batch_size", 48, TRAINED),
+    ("training.precision", "fp16", TRAINED),
     ("student.num_layers", 2, SELF | {"states"}),
     ("student.lora_alpha", 8, SELF),
     ("student.layer_choice", "every", SELF),
@@ -86,7 +86,7 @@ def usual() -> dict[str, set[str]]:
 def test_equal_settings_have_equal_hashes(usual: dict[str, set[str]]) -> None:
     assert ids_by_role() == usual
     # Written out, the default is the same setting.
-    assert ids_by_role(**{"distillation.num_blocks": 4, "training.epochs": 4, "distillation.cosine_weight": 1}) == usual
+    assert ids_by_role(**{"distillation.num_blocks": 4, "training.epochs": 2, "distillation.cosine_weight": 1}) == usual
 
 
 @pytest.mark.parametrize(("name", "value", "moved"), MOVED, ids=[name for name, _, _ in MOVED])

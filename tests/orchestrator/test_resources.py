@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from orchestrator.resources import DRIVER_CPUS, Allocation, Node, allocate
-from orchestrator.workers import WorkersConfig
+from orchestrator.training.workers import WorkersConfig
 from slmrec_core.errors import ConfigError
 
 

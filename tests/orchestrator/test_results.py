@@ -11,11 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from orchestrator import curves as curves_module
-from orchestrator import rank_reader
-from orchestrator.curves import CurvePoint, best_settings, curves, paired_comparisons
-from orchestrator.results import LEAD_COLUMNS, best_student, collect, format_table, write_results
-from orchestrator.trial import Trial
+from orchestrator.planning.trial import Trial
+from orchestrator.report import curves as curves_module
+from orchestrator.report import rank_reader
+from orchestrator.report.curves import CurvePoint, best_settings, curves, paired_comparisons
+from orchestrator.report.results import LEAD_COLUMNS, best_student, collect, format_table, write_results
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.metrics import bootstrap_interval, ndcg, per_user_ndcg
 from tests.orchestrator.fake_stages import make_trial, ranks_of, write_stage

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from orchestrator.search_space import SearchSpace, load_search_space, space_names
+from orchestrator.space.search_space import SearchSpace, load_search_space, space_names
 from slmrec_core.errors import ConfigError
 from tests.orchestrator.small_spaces import BASE, space_of
 
@@ -124,7 +124,8 @@ def test_a_grid_cannot_draw_and_the_others_need_something_to_draw_from() -> None
             space_of(FINETUNE, search={"algorithm": algorithm})
     with pytest.raises(ValueError, match="needs one group with distributions, got 2"):
         space_of(DRAWN, DRAWN, search=RANDOM)
-    assert space_of(FINETUNE, DRAWN, search=RANDOM).sampled_group() == BASE | DRAWN
+    space = space_of(FINETUNE, DRAWN, search=RANDOM)
+    assert space.sampled_group() == space.base | DRAWN
 
 
 def test_a_grid_is_never_stopped_early() -> None:

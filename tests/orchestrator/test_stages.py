@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import stages
-from orchestrator.stages import Stage, StageStore, stage_id
+from orchestrator.storage import stages
+from orchestrator.storage.stages import Stage, StageStore, stage_id
 from slmrec_core.errors import CheckpointError
 
 STAGE = Stage.of("finetune", {"layers": 2}, {"data": "data-0"})

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import sweep_folder
-from orchestrator.sweep_folder import SweepFolder, sweeps, write_json
+from orchestrator.storage import sweep_folder
+from orchestrator.storage.sweep_folder import SweepFolder, sweeps, write_json
 from slmrec_core.errors import CheckpointError, ConfigError
 
 
@@ -22,7 +22,7 @@ def started(storage: Path, name: str = "one", space: str = "smoke") -> SweepFold
 def kill_holder(folder: SweepFolder) -> None:
     """A process takes the sweep and is killed with signal 9."""
     source = (
-        "import os, sys, pathlib; from orchestrator.sweep_folder import SweepFolder\n"
+        "import os, sys, pathlib; from orchestrator.storage.sweep_folder import SweepFolder\n"
         "with SweepFolder(pathlib.Path(sys.argv[1]), sys.argv[2]).held(): os.kill(os.getpid(), 9)"
     )
     root = Path(__file__).parents[2]

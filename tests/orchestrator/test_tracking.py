@@ -19,11 +19,12 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from orchestrator import tracking_report
-from orchestrator.curves import CurvePoint
-from orchestrator.metrics_tail import MetricsTail
-from orchestrator.results import Ending
-from orchestrator.tracking import (
+from orchestrator.planning.trial import Trial
+from orchestrator.report.curves import CurvePoint
+from orchestrator.report.results import Ending
+from orchestrator.storage.metrics_tail import MetricsTail
+from orchestrator.tracking import report as tracking_report
+from orchestrator.tracking.mirror import (
     DatasetFacts,
     MlflowMirror,
     SweepReport,
@@ -32,7 +33,6 @@ from orchestrator.tracking import (
     tracking_uri_of,
     ui_command,
 )
-from orchestrator.trial import Trial
 from slmrec_core.errors import ConfigError
 from tests.orchestrator.fake_stages import START_MS, append_rows, make_trial, write_stage
 

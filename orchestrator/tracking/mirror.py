@@ -14,10 +14,11 @@ from pathlib import Path
 
 from mlflow.entities import Run
 
-from orchestrator.tracked_stage import TrackedStage
-from orchestrator.tracking_report import DatasetFacts, ReportWriter, RunStatus, SweepReport
-from orchestrator.tracking_runs import SweepRuns
-from orchestrator.tracking_store import (
+from orchestrator.planning.trial import Trial
+from orchestrator.tracking.report import DatasetFacts, ReportWriter, RunStatus, SweepReport
+from orchestrator.tracking.runs import SweepRuns
+from orchestrator.tracking.stage import TrackedStage
+from orchestrator.tracking.store import (
     TrackingStore,
     first_line,
     is_passing,
@@ -26,7 +27,6 @@ from orchestrator.tracking_store import (
     tracking_uri_of,
     ui_command,
 )
-from orchestrator.trial import Trial
 
 __all__ = [
     "DatasetFacts",

@@ -8,7 +8,7 @@ import torch
 import torch.distributed
 from torch import Tensor, nn
 
-from orchestrator.workers import WorkersConfig
+from orchestrator.training.workers import WorkersConfig
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.structures import SequenceBatch, TeacherSignal
 from slmrec_core.training.config import TrainingConfig

@@ -10,9 +10,9 @@ import numpy as np
 import yaml
 from pydantic import BaseModel, Field, NonNegativeInt, PositiveInt, ValidationError, model_validator
 
-from orchestrator.axes import axis_faults, axis_kind, is_sampled
-from orchestrator.overrides import apply_override
-from orchestrator.workers import worker_defaults
+from orchestrator.space.axes import axis_faults, axis_kind, is_sampled
+from orchestrator.space.overrides import apply_override
+from orchestrator.training.workers import worker_defaults
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import dotted_defaults
 from slmrec_core.frozen_config import FrozenConfig
@@ -20,7 +20,7 @@ from slmrec_core.hardware import fast_precision
 from slmrec_core.metrics import ranking_metrics
 
 _PRECISION = "training.precision"
-SPACES_FOLDER = Path(__file__).resolve().parents[1] / "search_spaces"
+SPACES_FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 ROW_KEY = "row"
 _ROW = re.compile(r"[A-Za-z0-9._-]+")
 _VALID_METRICS = tuple(ranking_metrics(np.ones(1, dtype=np.int64), "valid"))
@@ -85,6 +85,10 @@ class SearchSpace(FrozenConfig):
                 raw["params"] = [raw["params"]]
             if isinstance(raw.get("seeds"), int) and not isinstance(raw["seeds"], bool):
                 raw["seeds"] = list(range(raw["seeds"]))
+            base = raw.get("base", {})
+            if isinstance(base, dict) and base.get(_PRECISION, "auto") == "auto":
+                # Settled here, once, so that every node trains in the same precision and the hash names it.
+                raw["base"] = {**base, _PRECISION: fast_precision()}
         return raw
 
     @model_validator(mode="after")
@@ -173,13 +177,9 @@ def load_search_space(space: str, overrides: list[str]) -> SearchSpace:
     for override in overrides:
         apply_override(raw, override, _known_settings(), _SECTIONS)
     try:
-        space = SearchSpace.model_validate(raw)
+        return SearchSpace.model_validate(raw)
     except ValidationError as error:
         raise ConfigError(f"search space {path}:\n" + "\n".join(_all_faults(error, raw))) from error
-    # Settled here, once, so that every node trains in the same precision and the hash names it.
-    precision = space.base.get(_PRECISION, "auto")
-    settled = {**space.base, _PRECISION: fast_precision() if precision == "auto" else precision}
-    return space.model_copy(update={"base": settled})
 
 
 def space_names() -> list[str]:

@@ -7,8 +7,19 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from orchestrator.curves import CurvePoint
-from orchestrator.figure_style import BASELINE, GRID, INK, MUTED, Lines, Style, axis_label, band, styles_of, ticks
+from orchestrator.report.curves import CurvePoint
+from orchestrator.report.figure_style import (
+    BASELINE,
+    GRID,
+    INK,
+    MUTED,
+    Lines,
+    Style,
+    axis_label,
+    band,
+    styles_of,
+    ticks,
+)
 
 
 def save_page(drawn: Mapping[str, Lines], frame: pd.DataFrame, path: Path, title: str, caption: str) -> None:

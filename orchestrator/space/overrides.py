@@ -5,7 +5,7 @@ from typing import Any, get_args, get_origin
 import yaml
 from pydantic import BaseModel
 
-from orchestrator.axes import GRID, SAMPLERS
+from orchestrator.space.axes import GRID, SAMPLERS
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import ExperimentConfig
 

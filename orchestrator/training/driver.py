@@ -10,8 +10,8 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
-from orchestrator.failures import note_failure, raise_noted
-from orchestrator.job import Job
+from orchestrator.storage.failures import note_failure, raise_noted
+from orchestrator.training.job import Job
 from slmrec_core.errors import TrialFailedError
 
 
@@ -88,6 +88,6 @@ def run_name(job: Job) -> str:
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
     # The trial's own process and Train's controller import this module too: only workers pay for torch's libraries.
-    from orchestrator.worker import train_worker  # noqa: PLC0415
+    from orchestrator.training.worker import train_worker  # noqa: PLC0415
 
     return train_worker(config)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
-from orchestrator.curves import CurvePoint
+from orchestrator.report.curves import CurvePoint
 
 Lines = Mapping[str, Sequence[CurvePoint]]
 """Points of one metric by row, each from shallow to deep."""

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from orchestrator.assembly import experiment_of, inputs_of
-from orchestrator.job import Job
-from orchestrator.payload import Timing, append_record, write_ranks, write_result, write_trained
-from orchestrator.worker import quiet_libraries
+from orchestrator.storage.payload import Timing, append_record, write_ranks, write_result, write_trained
+from orchestrator.training.assembly import experiment_of, inputs_of
+from orchestrator.training.job import Job
+from orchestrator.training.worker import quiet_libraries
 from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
 from slmrec_core.experiment import ExperimentConfig

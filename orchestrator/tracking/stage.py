@@ -8,10 +8,10 @@ from typing import Any
 
 from mlflow.entities import Metric, Run
 
-from orchestrator.metrics_tail import MetricRow, MetricsTail
-from orchestrator.results import COST_COLUMNS
-from orchestrator.tracking_store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TRIALS_TAG, TrackingStore
-from orchestrator.trial import Trial
+from orchestrator.planning.trial import Trial
+from orchestrator.report.results import COST_COLUMNS
+from orchestrator.storage.metrics_tail import MetricRow, MetricsTail
+from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TRIALS_TAG, TrackingStore
 
 
 @dataclass

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 from mlflow.entities import Run
 
-from orchestrator.tracked_stage import TrackedStage
-from orchestrator.tracking_store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TrackingStore
+from orchestrator.tracking.stage import TrackedStage
+from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TrackingStore
 
 
 @dataclass

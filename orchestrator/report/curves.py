@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from orchestrator.rank_reader import RANK_METRIC, Cell, RankReader
+from orchestrator.report.rank_reader import RANK_METRIC, Cell, RankReader
 from slmrec_core.errors import ConfigError
 from slmrec_core.metrics import Verdict, holm, paired_test
 

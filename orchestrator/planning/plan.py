@@ -13,11 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.backbones import check_depths, model_settings, with_absolute_paths
-from orchestrator.search_space import ROW_KEY, SearchSpace
-from orchestrator.stages import Stage
-from orchestrator.trial import Trial
-from orchestrator.workers import WORKERS_PREFIX, WorkersConfig
+from orchestrator.planning.backbones import check_depths, model_settings, with_absolute_paths
+from orchestrator.planning.trial import Trial
+from orchestrator.space.search_space import ROW_KEY, SearchSpace
+from orchestrator.storage.stages import Stage
+from orchestrator.training.workers import WORKERS_PREFIX, WorkersConfig
 from slmrec_core.data import NAMED_SETS, source_fingerprint
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from orchestrator.job import Job
+from orchestrator.training.job import Job
 from slmrec_core.data import SequenceDataset
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import (

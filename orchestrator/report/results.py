@@ -13,8 +13,8 @@ from uuid import uuid4
 
 import pandas as pd
 
-from orchestrator.curves import SELECT_METRIC, Comparison, CurvePoint, best_settings, row_groups
-from orchestrator.trial import Trial
+from orchestrator.planning.trial import Trial
+from orchestrator.report.curves import SELECT_METRIC, Comparison, CurvePoint, best_settings, row_groups
 from slmrec_core.errors import CheckpointError
 
 Status = Literal["finished", "failed", "stopped", "missing"]

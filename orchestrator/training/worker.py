@@ -10,12 +10,12 @@ import ray.train
 import ray.train.torch
 import torch
 
-from orchestrator.assembly import build_objective, build_student, experiment_of, inputs_of
-from orchestrator.checkpoints import report_epoch, resume
-from orchestrator.deepspeed_engine import DeepSpeedEngine
-from orchestrator.failures import note_raised
-from orchestrator.job import Job
-from orchestrator.payload import Timing, append_record, write_records, write_trained
+from orchestrator.storage.failures import note_raised
+from orchestrator.storage.payload import Timing, append_record, write_records, write_trained
+from orchestrator.training.assembly import build_objective, build_student, experiment_of, inputs_of
+from orchestrator.training.checkpoints import report_epoch, resume
+from orchestrator.training.deepspeed_engine import DeepSpeedEngine
+from orchestrator.training.job import Job
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
 from slmrec_core.errors import SLMRecError

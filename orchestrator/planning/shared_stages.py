@@ -3,9 +3,9 @@
 import itertools
 from typing import Any
 
-from orchestrator.axes import extremes, is_sampled
-from orchestrator.plan import Plan, add_row
-from orchestrator.search_space import SearchSpace
+from orchestrator.planning.plan import Plan, add_row
+from orchestrator.space.axes import extremes, is_sampled
+from orchestrator.space.search_space import SearchSpace
 from slmrec_core.errors import ConfigError
 
 _MAX_COMBINATIONS = 256

@@ -21,9 +21,9 @@ from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType
 
-from orchestrator.curves import CurvePoint
-from orchestrator.results import Ending
-from orchestrator.tracking_store import CURVE_TAG, KIND_TAG, SWEEP_TAG, TrackingStore, masked, patient_uploads
+from orchestrator.report.curves import CurvePoint
+from orchestrator.report.results import Ending
+from orchestrator.tracking.store import CURVE_TAG, KIND_TAG, SWEEP_TAG, TrackingStore, masked, patient_uploads
 from slmrec_core.errors import CheckpointError
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]

@@ -13,9 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from orchestrator.curves import CurvePoint
-from orchestrator.figure_page import save_page
-from orchestrator.figure_style import (
+from orchestrator.report.curves import CurvePoint
+from orchestrator.report.figure_page import save_page
+from orchestrator.report.figure_style import (
     BASELINE,
     GRID,
     INK,

@@ -4,9 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestrator.failures import failure_file
-from orchestrator.stages import Stage, StageStore
-from orchestrator.workers import WorkersConfig
+from orchestrator.storage.failures import failure_file
+from orchestrator.storage.stages import Stage, StageStore
+from orchestrator.training.workers import WorkersConfig
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""From a search space to rows and the stages behind them."""

@@ -1,0 +1,1 @@
+"""From finished stages to table, curves and figures."""

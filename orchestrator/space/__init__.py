@@ -1,0 +1,1 @@
+"""Search spaces: what a YAML file and `--set` may say."""

@@ -1,0 +1,1 @@
+"""One stage at a time: Ray Train workers with DeepSpeed, and single-process tasks."""
