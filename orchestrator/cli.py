@@ -155,7 +155,9 @@ def _resume_command(options: argparse.Namespace, storage: Path, name: str) -> st
     parts = [sys.executable, str(Path(__file__).with_name("sweep.py"))]
     parts.append(str(space.resolve()) if space.is_file() else options.space)
     for override in options.set:
-        parts += ["--set", override]
+        key, _, value = override.partition("=")
+        # So is a data file.
+        parts += ["--set", f"{key}={Path(value).resolve()}" if Path(value).is_file() else override]
     return shlex.join([*parts, "--storage", str(storage), "--name", name, "--resume"])
 
 

@@ -9,7 +9,10 @@ from orchestrator.console import progress
 from orchestrator.planning.plan import Plan
 from orchestrator.provenance import provenance
 from orchestrator.storage.stages import StageStore
+from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.models.backbone import open_backbone
+from slmrec_core.models.decoder import chosen_layers
+from slmrec_core.models.recommender import RecommenderConfig
 
 
 def prepare(plan: Plan, storage: Path) -> None:
@@ -17,7 +20,7 @@ def prepare(plan: Plan, storage: Path) -> None:
 
     Raises:
         DataError: The data cannot be read, or nothing is left of them.
-        ConfigError: A backbone cannot be read.
+        ConfigError: A backbone cannot be read, or has fewer layers than a model asks for.
         DownloadError: Something could not be fetched.
     """
     # pandas and torch, for people who only ask for --help.
@@ -30,11 +33,16 @@ def prepare(plan: Plan, storage: Path) -> None:
                 build_data(plan.experiments[stage.stage_id], folder)
             progress(f"{stage.stage_id} done")
     open_stages = [stage for stage in plan.of_kind("finetune", "distill") if not store.is_done(stage.stage_id)]
-    for name in sorted({name for stage in open_stages for name in _backbones(plan, stage.stage_id)}):
-        open_backbone(name)
+    models = [model for stage in open_stages for model in _models(plan.experiments[stage.stage_id])]
+    for name in sorted({str(model.backbone) for model in models}):
+        backbone = open_backbone(name)
+        for model in models:
+            if model.backbone == name:
+                # A hub's or a GGUF file's depth is known only now.
+                chosen_layers(backbone.num_layers, model.num_layers, model.layer_choice)
 
 
-def _backbones(plan: Plan, stage_id: str) -> set[str]:
-    experiment = plan.experiments[stage_id]
-    names = {str(experiment.student_model().backbone)}
-    return names | {str(experiment.teacher_model().backbone)} if experiment.pairing() else names
+def _models(experiment: ExperimentConfig) -> list[RecommenderConfig]:
+    """The networks that a trained stage starts from its backbone."""
+    is_online = experiment.method == "distill" and experiment.distillation.mode == "online"
+    return [experiment.student_model(), *([experiment.teacher_model()] if is_online else [])]

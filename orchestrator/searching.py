@@ -76,6 +76,5 @@ def _chosen(found: list[SearchTrial], group: dict[str, Any], space: SearchSpace)
     judged = [result for result in found if result.best_value is not None and result.error is None]
     if not judged:
         return None
-    sign = 1.0 if space.select.mode == "max" else -1.0
-    best = max(judged, key=lambda result: sign * (result.best_value or 0.0))
+    best = max(judged, key=lambda result: result.best_value or 0.0)
     return {**group, **best.point}

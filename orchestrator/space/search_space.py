@@ -42,8 +42,8 @@ class SelectConfig(FrozenConfig):
 
     metric: Annotated[str, Field(pattern=r"^valid/")] = "valid/ndcg_at_10"
     """A metric of the valid split."""
-    mode: Literal["max", "min"] = "max"
-    """Which end is better."""
+    mode: Literal["max"] = "max"
+    """All our metrics are better when they are higher."""
 
 
 class BudgetConfig(FrozenConfig):
