@@ -14,6 +14,7 @@ from pathlib import Path
 from orchestrator.console import complain, say
 from orchestrator.planning.plan import Plan, make_plan, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
+from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.resources import Node, allocate
 from orchestrator.space.search_space import SearchSpace, load_search_space, space_names
 from orchestrator.storage.failures import describe
@@ -55,6 +56,7 @@ def _run(options: argparse.Namespace) -> int:
         return 0
     folder = _folder(storage, space_name, options.name, options.resume, plan)
     command = _resume_command(options, storage, folder.name)
+    os.environ.update(RAY_ENVIRONMENT)
     # Ray, torch's trainers and MLflow take seconds to import; a mistake above is answered without them.
     from orchestrator.runner import Sweep, run_sweep  # noqa: PLC0415
 

@@ -10,25 +10,12 @@ from pathlib import Path
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.resources import Node
 from slmrec_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 _AUTH_TOKEN = Path("~/.ray/auth_token")
-
-WORKER_ENVIRONMENT = {
-    "RAY_TRAIN_V2_ENABLED": "1",
-    # The default poll of 2 s costs each trial seconds at its start and end.
-    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
-    "TOKENIZERS_PARALLELISM": "false",
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    # Our own handler prints the resume command; Tune's would swallow the first signal.
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "RAY_AIR_NEW_OUTPUT": "0",
-    "PYTHONWARNINGS": "ignore",
-    # A trial is several small processes; Ray would warn that it starts more than it has CPUs.
-    "RAY_worker_maximum_startup_concurrency": "8",
-}
 
 
 @contextlib.contextmanager
@@ -38,11 +25,10 @@ def connected() -> Iterator[list[Node]]:
     A cluster is joined where RAY_ADDRESS names one, as under `ray job submit`; otherwise one is started here, with
     its dashboard, since Ray frees the workers of a trial that was stopped early through it.
     """
-    environment = {**WORKER_ENVIRONMENT, "PYTHONPATH": _python_path()}
+    environment = {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path()}
     for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN"):
         if name in os.environ:
             environment[name] = os.environ[name]
-    os.environ.update(WORKER_ENVIRONMENT)
     # Failures are told by us, in a sentence; Ray's own tracebacks stay in its logs and in the sweep's folder.
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
