@@ -4,6 +4,8 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # The default poll of 2 s costs each trial seconds at its start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # On a busy machine Ray's own processes take longer than its 30 s to come up.
+    "RAY_raylet_start_wait_time_s": "180",
     "TOKENIZERS_PARALLELISM": "false",
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     # Our own handler prints the resume command; Tune's would swallow the first signal.

@@ -44,6 +44,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
         # Downloads of earlier runs may be used; Ray's token must not be left in the real home.
         "SLMREC_CACHE": os.environ.get("SLMREC_CACHE", str(Path.home() / ".cache" / "slmrec")),
         "RAY_AUTH_MODE": "disabled",
+        "RAY_raylet_start_wait_time_s": "180",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
     }
     for name in ("MLFLOW_TRACKING_URI", "SLMREC_STORAGE", "RAY_ADDRESS"):
@@ -58,7 +59,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     log = (home / "ray.log").open("w")
     head = subprocess.Popen(start, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
-        wait_for_port(dashboard_port, head)
+        wait_for_cluster(head, home / "ray.log")
         yield {**environment, "RAY_ADDRESS": f"127.0.0.1:{port}", "DASHBOARD": f"http://127.0.0.1:{dashboard_port}"}
     finally:
         os.killpg(head.pid, signal.SIGKILL)
