@@ -74,14 +74,13 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def wait_for_port(port: int, head: subprocess.Popen[bytes]) -> None:
+def wait_for_cluster(head: subprocess.Popen[bytes], log: Path) -> None:
     for _ in range(600):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        assert head.poll() is None, "ray start ended"
-        time.sleep(0.2)
-    raise AssertionError("Ray's dashboard did not come up in two minutes.")
+        if "Ray runtime started" in log.read_text():
+            return
+        assert head.poll() is None, log.read_text()
+        time.sleep(0.5)
+    raise AssertionError(f"Ray did not come up in five minutes:\n{log.read_text()}")
 
 
 @pytest.fixture
