@@ -1,10 +1,11 @@
 """A sweep from its plan to its table: stages, search, results, figures, MLflow."""
 
+import shutil
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from orchestrator.builders import Builder, say_epoch
 from orchestrator.cluster import check_storage_is_shared, connected
@@ -54,31 +55,42 @@ def run_sweep(sweep: Sweep) -> int:
     Raises:
         ConfigError: Workers do not fit the cluster, or it is being run already.
     """
+    mirror = _mirror(sweep)
     with ExitStack() as stack:
         stack.enter_context(sweep.folder.held())
-        _say_what_was_found(sweep)
-        prepare(sweep.plan, sweep.storage)
-        if not sweep.folder.exists:
-            sweep.folder.start(sweep.space_name, {"study": sweep.space.study, "settings": sweep.plan.settings()})
-        sweep.folder.set_state("running")
         stack.enter_context(interruptible())
-        mirror = _mirror(sweep)
         try:
+            _say_what_was_found(sweep)
+            prepare(sweep.plan, sweep.storage)
+            if not sweep.folder.exists:
+                sweep.folder.start(sweep.space_name, {"study": sweep.space.study, "settings": sweep.plan.settings()})
+            sweep.folder.set_state("running")
+            mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
+            mirror.start()
             return _run(sweep, mirror, stack)
         except Interrupted as interrupted:
-            say(f"Interrupted. Finished stages are kept; go on with:\n  {sweep.resume_command}")
-            sweep.folder.set_state("killed")
-            mirror.mark("KILLED")
+            if sweep.folder.exists:
+                say(f"Interrupted. Finished stages are kept; go on with:\n  {sweep.resume_command}")
+                _end(sweep, mirror, "killed")
+            else:
+                say("Interrupted before anything was started; nothing is lost. Start it again with the same command.")
             return 128 + interrupted.signal_number
         except BaseException:
-            sweep.folder.set_state("failed")
-            mirror.mark("FAILED")
+            if sweep.folder.exists:
+                _end(sweep, mirror, "failed")
             raise
+
+
+def _end(sweep: Sweep, mirror: MlflowMirror, state: Literal["killed", "failed"]) -> None:
+    sweep.folder.set_state(state)
+    mirror.mark("KILLED" if state == "killed" else "FAILED")
 
 
 def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
     started = time.time()
     nodes = stack.enter_context(connected())
+    # Ray takes the signals when it starts.
+    stack.enter_context(interruptible())
     check_storage_is_shared(sweep.storage, nodes)
     allocation = allocate(sweep.plan.workers, nodes)
     progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
@@ -87,13 +99,16 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
     endings: dict[str, Ending] = {}
     mirror.add(plan.trials)
     failures = builder.build(plan)
-    if space.sampled_group() is not None and not failures:
+    if space.sampled_group() is not None and failures:
+        complain("search: not started, because a stage before it failed; see below.")
+    elif space.sampled_group() is not None:
         template = builder.job(plan, plan.of_kind("data")[0])
         outcome = run_search(plan, space, template, allocation.concurrent_trials, say_epoch)
         mirror.add(outcome.trials)
         endings |= outcome.endings
+        failures |= outcome.failures
         if outcome.chosen is None:
-            failures["search"] = "search: no trial reported a metric; see the failures above."
+            failures["search"] = "search: no trial reported a metric, so nothing could be chosen."
         else:
             for seed in space.seeds:
                 add_row(plan, space, outcome.chosen, seed)
@@ -104,6 +119,8 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
     _report(sweep, mirror, endings, "FAILED" if failures else "FINISHED", time.time() - started)
     sweep.folder.set_state("failed" if failures else "finished")
     if not failures:
+        # Checkpoints of trials that were stopped early, and Tune's own notes.
+        shutil.rmtree(sweep.storage / "ray" / sweep.folder.name, ignore_errors=True)
         return EXIT_DONE
     for message in dict.fromkeys(failures.values()):
         complain(message)
@@ -112,14 +129,11 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
 
 
 def _mirror(sweep: Sweep) -> MlflowMirror:
-    """MLflow's copy of the sweep, which follows the files from now on."""
+    """MLflow's copy of the sweep, which follows the files once it is started."""
     store = TrackingStore(tracking_uri_of(sweep.storage), sweep.storage / "mlartifacts", sweep.space.study)
-    mirror = MlflowMirror(
+    return MlflowMirror(
         store, sweep.folder.name, sweep.storage / "stages", (), provenance(), resume_command=sweep.resume_command
     )
-    mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
-    mirror.start()
-    return mirror
 
 
 def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], status: RunStatus, seconds: float) -> None:
@@ -136,7 +150,9 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
         **provenance(),
         "data": _describe(dataset),
     }
-    results, summary = write_results(frame, points, folder, facts, paired_comparisons(frame, stages), metric)
+    results, summary = write_results(
+        frame, points, folder, facts, paired_comparisons(frame, stages, select_metric=metric), metric
+    )
     caption = _caption(dataset, len(sweep.space.seeds))
     draw(points, frame, folder / "figures", f"{sweep.space.study}: {_data_name(sweep)}", caption)
     progress("Writing curves, figures and the best student to MLflow")

@@ -8,6 +8,7 @@ from orchestrator.planning.trial import Trial
 from orchestrator.report.results import Ending
 from orchestrator.space.axes import is_sampled
 from orchestrator.space.search_space import SearchSpace
+from orchestrator.storage.failures import failure_file, read_failure
 from orchestrator.training.driver import run_trial
 from orchestrator.training.job import Job
 from orchestrator.tuning import OnResult, SearchTrial, search
@@ -21,6 +22,8 @@ class SearchOutcome:
     """One per drawn point."""
     endings: dict[str, Ending]
     """By trial id, for those without a finished stage."""
+    failures: dict[str, str]
+    """Messages by stage id."""
     chosen: dict[str, Any] | None
     """Settings of the best point; None = no trial reported."""
 
@@ -44,11 +47,18 @@ def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, o
     found = search(space, template, run_point, context, sampled, concurrent, epochs, on_result)
     trials: list[Trial] = []
     endings: dict[str, Ending] = {}
+    failures: dict[str, str] = {}
     for result in found:
         trial = _trial_of(space, result.point)[0]
         trials.append(trial)
-        endings[trial.trial_id] = ("failed" if result.error else "stopped", result.metrics)
-    return SearchOutcome(trials, endings, _chosen(found, group, space))
+        if template.store.is_done(trial.stage_id):
+            continue
+        message = read_failure(failure_file(template.storage, template.sweep, trial.stage_id)) or result.error
+        if message:
+            failures[trial.stage_id] = f"{trial.trial_id}: {message}"
+        endings[trial.trial_id] = ("failed" if message else "stopped", result.metrics)
+    sound = [result for result, trial in zip(found, trials, strict=True) if trial.stage_id not in failures]
+    return SearchOutcome(trials, endings, failures, _chosen(sound, group))
 
 
 def run_point(config: dict[str, Any]) -> None:
@@ -72,8 +82,8 @@ def _trial_of(space: SearchSpace, point: dict[str, Any]) -> tuple[Trial, Plan]:
     return add_row(plan, space, {**group, **point, "row": "search"}, space.seeds[0], read_test=False), plan
 
 
-def _chosen(found: list[SearchTrial], group: dict[str, Any], space: SearchSpace) -> dict[str, Any] | None:
-    judged = [result for result in found if result.best_value is not None and result.error is None]
+def _chosen(found: list[SearchTrial], group: dict[str, Any]) -> dict[str, Any] | None:
+    judged = [result for result in found if result.best_value is not None]
     if not judged:
         return None
     best = max(judged, key=lambda result: result.best_value or 0.0)

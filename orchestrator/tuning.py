@@ -7,7 +7,7 @@ from typing import Any
 
 import ray.tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search import SearchAlgorithm, Searcher
 
 from orchestrator.resources import DRIVER_CPUS
 from orchestrator.space.search_space import SearchSpace
@@ -28,9 +28,8 @@ class SearchTrial:
     """Last reported."""
     best_value: float | None
     """Best epoch's value of the selection metric; None = it never reported."""
-    is_stopped: bool
-    """True = ASHA ended it early."""
     error: str | None
+    """Why its process was lost; what it raised itself is in the sweep's folder."""
 
 
 class _Reporter(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types here
@@ -95,21 +94,21 @@ def search(
             tune_config=ray.tune.TuneConfig(
                 num_samples=space.budget.num_trials,
                 max_concurrent_trials=concurrent,
-                search_alg=_search_algorithm(space),
+                search_alg=_search_algorithm(space, concurrent),
                 scheduler=_scheduler(space, max_epochs),
                 trial_name_creator=_label,
                 trial_dirname_creator=_folder_name,
             ),
             run_config=_run_config(template, folder.name, on_result),
         )
-    return [_search_trial(result, max_epochs) for result in tuner.fit()]
+    return [_search_trial(result) for result in tuner.fit()]
 
 
-def _search_algorithm(space: SearchSpace) -> Searcher | None:
+def _search_algorithm(space: SearchSpace, concurrent: int) -> SearchAlgorithm | Searcher:
     if space.search.algorithm == "random":
         from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: PLC0415  # beside its rival
 
-        return BasicVariantGenerator(random_state=space.search.seed)
+        return BasicVariantGenerator(max_concurrent=concurrent, random_state=space.search.seed)
     from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415  # imports Optuna, which only this needs
 
     return OptunaSearch(metric=space.select.metric, mode=space.select.mode, seed=space.search.seed)
@@ -123,6 +122,8 @@ def _scheduler(space: SearchSpace, max_epochs: int) -> TrialScheduler | None:
         metric=space.select.metric,
         mode=space.select.mode,
         max_t=max_epochs,
+        # A trial that reaches the end must still rank, save and commit.
+        stop_last_trials=False,
         grace_period=min(space.budget.grace_epochs, max_epochs),
     )
 
@@ -134,20 +135,26 @@ def _domain(value: dict[str, list[Any]]) -> Any:
     return getattr(ray.tune, sampler)(*arguments)
 
 
-def _search_trial(result: Any, max_epochs: int) -> SearchTrial:
+def _search_trial(result: Any) -> SearchTrial:
     metrics = {k: v for k, v in (result.metrics or {}).items() if isinstance(v, int | float) and "/" in k}
     reported = result.metrics or {}
     return SearchTrial(
         point=dict(result.config["point"]),
         metrics=metrics,
         best_value=reported.get("best_value"),
-        is_stopped=result.error is None and reported.get("epoch", max_epochs) < max_epochs,
         error=None if result.error is None else str(result.error),
     )
 
 
 def _run_config(job: Job, name: str, on_result: OnResult) -> ray.tune.RunConfig:
-    return ray.tune.RunConfig(name=name, storage_path=str(job.runs_folder), verbose=0, callbacks=[_Reporter(on_result)])
+    return ray.tune.RunConfig(
+        name=name,
+        storage_path=str(job.runs_folder),
+        verbose=0,
+        callbacks=[_Reporter(on_result)],
+        # `run_trial` raises nothing: what fails here is a process or a node that was lost.
+        failure_config=ray.tune.FailureConfig(max_failures=job.workers.max_failures),
+    )
 
 
 def _label(trial: Any) -> str:

@@ -110,7 +110,7 @@ class Recommender:
 
     def save_pretrained(self, directory: str | Path) -> None:
         """Writes config.json, model.safetensors and items.json."""
-        folder = Path(directory)
+        folder = Path(directory).expanduser()
         folder.mkdir(parents=True, exist_ok=True)
         state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
         save_file(state, folder / "model.safetensors")
@@ -130,7 +130,7 @@ class Recommender:
         Raises:
             CheckpointError: A file is missing, damaged, or of a newer format.
         """
-        folder = Path(directory)
+        folder = Path(directory).expanduser()
         try:
             config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
             if config["format_version"] != FORMAT_VERSION:

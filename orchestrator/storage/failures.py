@@ -2,11 +2,13 @@
 
 import errno
 import json
+import logging
 import traceback
 from pathlib import Path
 
 from slmrec_core.errors import RunError, SLMRecError
 
+logger = logging.getLogger(__name__)
 _RAISED = "error.json"
 
 
@@ -34,9 +36,14 @@ def read_failure(file: Path) -> str | None:
     return file.read_text().partition("\n\n")[0] if file.is_file() else None
 
 
-def note_raised(folder: Path, error: SLMRecError) -> None:
-    """Notes in a stage's folder what a worker raised on purpose: the same numbers would fail again."""
-    (folder / _RAISED).write_text(json.dumps({"message": str(error)}))
+def note_raised(folder: Path, error: Exception) -> None:
+    """Notes in a stage's folder what a worker raised: the same would happen again."""
+    text = json.dumps({"message": describe(error)})
+    try:
+        (folder / _RAISED).write_text(text)
+    except OSError as refused:
+        # On a full disk not even this can be written; what was raised first says so too.
+        logger.warning("%s: could not be noted, got %s.", describe(error), refused)
 
 
 def raise_noted(folder: Path) -> None:

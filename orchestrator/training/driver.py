@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import ray.exceptions
 import ray.train
 import ray.tune
 from ray.train.torch import TorchConfig, TorchTrainer
@@ -11,6 +12,7 @@ from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
 
 from orchestrator.storage.failures import note_failure, raise_noted
+from orchestrator.storage.metrics_tail import MetricsTail
 from orchestrator.training.job import Job
 from slmrec_core.errors import TrialFailedError
 
@@ -18,22 +20,23 @@ from slmrec_core.errors import TrialFailedError
 def run_trial(config: dict[str, Any]) -> None:
     """The trainable: builds the stage of one job, unless it is there.
 
+    It raises nothing: the message of a failure is kept in the sweep's folder, and Tune tries again only what was
+    lost without a word.
+
     Args:
         config: `job`, as `Job.to_dict`.
-
-    Raises:
-        TrialFailedError: The workers failed for good; the message is also kept in the sweep's folder.
     """
     job = Job.from_dict(config["job"])
     if job.store.is_done(job.stage.stage_id):
+        # A search judges this point too.
+        ray.tune.report(_last_report(job))
         return
     try:
         with job.store.build(job.stage, job.provenance) as folder:
             train(job, folder)
-    except Exception as error:
-        # Written down and raised again: Tune keeps a traceback, a person wants the sentence.
+    except Exception as error:  # noqa: BLE001  # Written down with its traceback; the sweep reads and tells it.
         note_failure(job.failure_file, error)
-        raise
+        return
     shutil.rmtree(job.runs_folder / run_name(job), ignore_errors=True)
 
 
@@ -48,7 +51,7 @@ def train(job: Job, folder: Path) -> None:
         try:
             # Train takes up the last checkpoint under the same name by itself.
             _trainer(job, folder).fit()
-        except TrainingFailedError as error:
+        except (TrainingFailedError, ray.exceptions.RayActorError) as error:
             raise_noted(folder)
             if attempt == job.workers.max_failures:
                 raise TrialFailedError(
@@ -79,6 +82,14 @@ def _trainer(job: Job, folder: Path) -> TorchTrainer:
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
         ),
     )
+
+
+def _last_report(job: Job) -> dict[str, Any]:
+    """What the workers of a finished stage reported last."""
+    rows = MetricsTail(job.store.root, job.stage.stage_id).read()
+    metric = job.experiment["training"]["checkpoint_metric"]
+    best = max(row.metrics[metric] for row in rows)
+    return {**rows[-1].metrics, "epoch": rows[-1].step, "best_value": best}
 
 
 def run_name(job: Job) -> str:

@@ -33,15 +33,21 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
         config: `job`, as `Job.to_dict`, and `folder`, where the stage is being built.
 
     Raises:
-        SLMRecError: E.g. a loss that is not finite. It is also noted in the folder, so that the trial is not tried
-            again as if a worker had been lost.
+        Exception: E.g. a loss that is not finite, a full disk. It is also noted in the folder, so that the trial is
+            not tried again as if a worker had been lost.
     """
     job, folder = Job.from_dict(config["job"]), Path(config["folder"])
     try:
         return _train(job, folder)
-    except SLMRecError as error:
-        note_raised(folder, error)
+    except Exception as error:
+        if not _is_lost_peer(error):
+            note_raised(folder, error)
         raise
+
+
+def _is_lost_peer(error: Exception) -> bool:
+    """True = what a collective raises when another worker died: to be tried again from the checkpoint."""
+    return isinstance(error, RuntimeError) and not isinstance(error, SLMRecError | torch.OutOfMemoryError)
 
 
 def _train(job: Job, folder: Path) -> dict[str, Any] | None:

@@ -2,8 +2,9 @@
 
 from typing import Literal
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import dotted
 from slmrec_core.frozen_config import FrozenConfig
 
@@ -29,6 +30,16 @@ class WorkersConfig(FrozenConfig):
     """Users per forward pass of a worker; a smaller one accumulates gradients. None = the worker's whole share."""
     max_failures: NonNegativeInt = 3
     """Times that a trial goes on from its last checkpoint after a worker was lost."""
+
+    @model_validator(mode="after")
+    def _check(self) -> "WorkersConfig":
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage < needed:
+            raise ConfigError(
+                f"offload: {self.offload!r} needs zero_stage {needed} or more, got {self.zero_stage}."
+                f" Set workers.zero_stage={needed}, or workers.offload=none."
+            )
+        return self
 
     def accumulation_steps(self, global_batch_size: int) -> int:
         """Backward passes of a worker per optimizer step."""
