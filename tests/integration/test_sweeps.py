@@ -163,7 +163,7 @@ def test_a_killed_worker_is_replaced_and_nothing_changes(
     space = small_space(epochs=30)
     undisturbed, disturbed = tmp_path / "a", tmp_path / "b"
     process = start_sweep(space, "--storage", disturbed, "--name", "x")
-    wait_for_line(process, r"finetune-\w+ +epoch 2 ")
+    wait_for_line(process, r"finetune-\S+ +epoch 2 ")
     (victim,) = train_workers(cluster["HOME"])
     victim.kill()
     said, _ = process.communicate(timeout=300)
@@ -179,7 +179,7 @@ def test_after_kill_nine_the_next_start_says_so_and_resume_goes_on(
 ) -> None:
     space = small_space(epochs=30)
     process = start_sweep(space, "--storage", tmp_path / "s", "--name", "lost")
-    wait_for_line(process, r"finetune-\w+ +epoch 2 ")
+    wait_for_line(process, r"finetune-\S+ +epoch 2 ")
     process.send_signal(signal.SIGKILL)
     process.wait()
     for heartbeat in (tmp_path / "s").rglob(".heartbeat"):
@@ -204,7 +204,7 @@ def test_an_interrupted_sweep_prints_how_to_go_on_and_marks_its_runs_killed(
     number: signal.Signals,
 ) -> None:
     process = start_sweep(small_space(epochs=50), "--storage", tmp_path / "s", "--name", "x")
-    wait_for_line(process, r"finetune-\w+ +epoch 1 ")
+    wait_for_line(process, r"finetune-\S+ +epoch 1 ")
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
 
