@@ -16,6 +16,7 @@ from orchestrator.storage.metrics_tail import MetricsTail
 from orchestrator.storage.stages import Stage, StageStore
 from orchestrator.training.job import Job
 from orchestrator.tuning import tune_jobs
+from slmrec_core.experiment import ExperimentConfig
 
 _SAY_EVERY_S = 15.0
 _TASK_KINDS = ("sasrec", "probe")
@@ -75,9 +76,10 @@ class Builder:
         self._run_tasks(plan, [[stage] for stage in single] + _by_teacher(states))
         if trained:
             jobs = [self.job(plan, stage) for stage in trained]
+            names = labels(plan)
             for job in jobs:
                 job.failure_file.unlink(missing_ok=True)
-            names = labels(plan)
+                say_absent_terms(names[job.stage.stage_id], plan.experiments[job.stage.stage_id])
             tune_jobs(jobs, self.allocation.concurrent_trials, lambda stage_id, said: say_epoch(names[stage_id], said))
         return self._failures(plan, stages)
 
@@ -118,6 +120,13 @@ class Builder:
                 message = read_failure(job.failure_file)
                 found[stage.stage_id] = message or f"{stage.stage_id}: it was not built, and nothing says why."
         return found
+
+
+def say_absent_terms(name: str, experiment: ExperimentConfig) -> None:
+    """Says which terms of a student's objective are off, and why: the authors' were off in silence."""
+    if (pairing := experiment.pairing()) is not None:
+        for term, reason in experiment.objective.absent_terms(pairing.num_blocks).items():
+            progress(f"  {name}  train/loss_{term} is 0: {reason}")
 
 
 def labels(plan: Plan) -> dict[str, str]:

@@ -41,9 +41,14 @@ def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, o
     group = space.sampled_group()
     assert group is not None
     sampled = {name: value for name, value in group.items() if is_sampled(value)}
-    context = {"space": space.model_dump(mode="json"), "template": template.to_dict()}
     first = {name: next(iter(value.values()))[0] for name, value in sampled.items()}
-    epochs = experiment_of(space, {**group, **first}, space.seeds[0]).training.epochs
+    experiment = experiment_of(space, {**group, **first}, space.seeds[0])
+    epochs = experiment.training.epochs
+    # Points are planned in processes with another working directory, where a relative path means another file.
+    paths = {"data.path": experiment.data.path, "backbone": experiment.backbone}
+    paths |= {f"{name}.backbone": getattr(experiment, name).backbone for name in ("teacher", "student")}
+    pinned = space.model_copy(update={"params": [group | paths]})
+    context = {"space": pinned.model_dump(mode="json"), "template": template.to_dict()}
     found = search(space, template, run_point, context, sampled, concurrent, epochs, on_result)
     trials: list[Trial] = []
     endings: dict[str, Ending] = {}

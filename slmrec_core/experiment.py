@@ -116,6 +116,7 @@ class ExperimentConfig(FrozenConfig):
                 f"item_table.training.precision: SASRec trains in 'fp32', got {self.item_table.training.precision!r}."
                 " Leave it out; training.precision is that of teacher and student."
             )
+        self._check_start()
         pairing = self.pairing()
         if pairing is not None:
             absent = self.distillation.absent_terms(pairing.num_blocks)
@@ -125,6 +126,25 @@ class ExperimentConfig(FrozenConfig):
                     " Set distillation.next_item_weight=1.0."
                 )
         return self
+
+    def _check_start(self) -> None:
+        """A student that starts from its teacher must be a shallower copy of it."""
+        if self.student.init == "base":
+            return
+        if self.method == "finetune" or self.distillation.mode == "online":
+            raise ConfigError(
+                f"student.init: only offline distillation has a trained teacher to start from, got"
+                f" method={self.method!r}, distillation.mode={self.distillation.mode!r}. Use student.init=base."
+            )
+        teacher, student = self.teacher_model(), self.student_model()
+        same = ("backbone", "layer_choice", "pooling", "template", "tuning", "lora_rank")
+        other = [name for name in same if getattr(teacher, name) != getattr(student, name)]
+        if other or student.num_layers > teacher.num_layers or student.layer_choice != "first":
+            raise ConfigError(
+                "student.init: to start from the teacher's first layers, the student must be like it and no deeper,"
+                f" got num_layers {student.num_layers} of {teacher.num_layers}, layer_choice {student.layer_choice!r},"
+                f" other settings: {other or 'none'}. Use student.init=base, or make them alike."
+            )
 
     @property
     def objective(self) -> DistillationConfig:

@@ -50,7 +50,9 @@ class Plan:
 
     def settings(self) -> dict[str, dict[str, Any]]:
         """Resolved settings by trial: what a resumed sweep must agree with."""
-        settings = {trial.trial_id: {"stage": trial.stage_id, **trial.settings} for trial in self.trials}
+        # A checkpoint of ZeRO can only be taken up by as many workers at the same stage.
+        fixed = {f"{WORKERS_PREFIX}{name}": getattr(self.workers, name) for name in ("num_workers", "zero_stage")}
+        settings = {trial.trial_id: {"stage": trial.stage_id, **trial.settings, **fixed} for trial in self.trials}
         # As they would be read back from disk.
         return json.loads(json.dumps(settings | ({"search": self.search} if self.search else {})))  # type: ignore[no-any-return]
 

@@ -89,6 +89,9 @@ class SearchSpace(FrozenConfig):
             if isinstance(base, dict) and base.get(_PRECISION, "auto") == "auto":
                 # Settled here, once, so that every node trains in the same precision and the hash names it.
                 raw["base"] = {**base, _PRECISION: fast_precision()}
+            for group in raw["params"] if isinstance(raw.get("params"), list) else []:
+                if isinstance(group, dict) and "auto" in str(group.get(_PRECISION)):
+                    raise ConfigError(f"{_PRECISION}: 'auto' is settled in base, got it in params. Name the precision.")
         return raw
 
     @model_validator(mode="after")
@@ -141,10 +144,6 @@ class SearchSpace(FrozenConfig):
         """The group with distributions: constants and `{sampler: arguments}`; None for a grid."""
         sampled = [group for group in self.params if self._is_sampled(group)]
         return {**self.base, **sampled[0]} if sampled else None
-
-    def swept_names(self) -> set[str]:
-        """Settings with more than one value."""
-        return {name for group in self.params for name, value in group.items() if axis_kind(value)}
 
     def _is_sampled(self, group: dict[str, Any]) -> bool:
         return any(is_sampled(value) for value in group.values())

@@ -117,10 +117,6 @@ class StageStore:
                 removed.append(folder.name)
         return removed
 
-    def unfinished(self) -> list[str]:
-        """Names of half-made stages, dead or alive."""
-        return sorted(folder.name for folder in self.root.glob(".building-*"))
-
     def _commit(self, stage: Stage, folder: Path, provenance: Mapping[str, object]) -> None:
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / _HEARTBEAT]
         files = {str(path.relative_to(folder)): _describe(path) for path in paths}

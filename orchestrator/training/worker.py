@@ -19,6 +19,7 @@ from orchestrator.training.job import Job
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
 from slmrec_core.errors import SLMRecError
+from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.training.evaluation import Evaluator, Ranking
 from slmrec_core.training.loop import Progress, TrainingData, fit, term_gradient_norms
@@ -73,7 +74,10 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
     if engine.rank == 0:
         write_records(folder, progress.records)
 
+    absent = _absent_terms(experiment)
+
     def on_epoch(progress: Progress) -> None:
+        progress.records[-1].metrics.update(absent)
         if progress.epochs_done == 1:
             # Measured before the first step; they travel with the first epoch.
             progress.records[0].metrics.update(norms)
@@ -90,6 +94,13 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
         result = write_trained(folder, experiment, dataset, student, progress, rankings, timing)
     engine.barrier()
     return result
+
+
+def _absent_terms(experiment: ExperimentConfig) -> dict[str, float]:
+    """Terms of a student's objective that are off, logged as the 0 that they are."""
+    pairing = experiment.pairing()
+    names = experiment.objective.absent_terms(pairing.num_blocks) if pairing is not None else {}
+    return {f"train/loss_{name}": 0.0 for name in names}
 
 
 def _gradient_norms(

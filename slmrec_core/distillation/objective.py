@@ -159,7 +159,8 @@ class Objective(nn.Module):
                 for layer, state in zip(pairing.student_layers, ours, strict=True)
             ]
         theirs = [teacher.layers[layer] for layer in pairing.teacher_layers]
-        projected = [self.teacher_projection(state.to(torch.float32)) for state in ours]
+        with torch.autocast(ours[0].device.type, enabled=False):
+            projected = [self.teacher_projection(state.to(torch.float32)) for state in ours]
         return torch.stack(projected), torch.stack(theirs).to(torch.float32)
 
     def _norm_term(
@@ -182,7 +183,8 @@ class Objective(nn.Module):
         for head, layer in zip(self.heads, self.pairing.supervised_layers, strict=True):
             state = student.layers[layer]
             read = self.student.normed(state) if self.config.supervision_read == "normed" else state
-            scores.append(self.student.score(head(read.to(torch.float32))))
+            with torch.autocast(read.device.type, enabled=False):
+                scores.append(self.student.score(head(read.to(torch.float32))))
         blocks = len(scores) if self.config.block_reduction == "sum" else 1
         return blocks * supervision_loss(scores, targets)
 

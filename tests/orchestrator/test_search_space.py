@@ -40,7 +40,6 @@ def test_a_file_without_a_study_is_named_after_itself(tmp_path: Path) -> None:
     assert space.study == "own"
     assert space.seeds == [0]
     assert rows(space, "student.num_layers") == [1, 2]
-    assert space.swept_names() == {"student.num_layers"}
 
 
 def test_a_single_group_and_a_number_of_seeds_have_short_forms(tmp_path: Path) -> None:
@@ -175,7 +174,6 @@ def test_the_name_of_a_row_is_fit_for_a_metric(row: object) -> None:
 def test_a_scalar_takes_the_place_of_an_axis(tmp_path: Path) -> None:
     space = load(tmp_path, "student.num_layers=2")
     assert rows(space, "student.num_layers") == [2]
-    assert space.swept_names() == set()
 
 
 def test_a_list_replaces_an_axis_or_makes_one_in_every_group(tmp_path: Path) -> None:
