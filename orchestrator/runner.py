@@ -10,7 +10,7 @@ from typing import Any, Literal
 from orchestrator.builders import Builder, say_epoch
 from orchestrator.cluster import check_storage_is_shared, connected
 from orchestrator.console import complain, progress, say
-from orchestrator.interruption import Interrupted, interruptible
+from orchestrator.interruption import Interruption
 from orchestrator.planning.plan import Plan, add_row
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
@@ -55,10 +55,10 @@ def run_sweep(sweep: Sweep) -> int:
     Raises:
         ConfigError: Workers do not fit the cluster, or it is being run already.
     """
-    mirror = _mirror(sweep)
+    mirror, interruption = _mirror(sweep), Interruption()
     with ExitStack() as stack:
         stack.enter_context(sweep.folder.held())
-        stack.enter_context(interruptible())
+        stack.enter_context(interruption.listening())
         try:
             _say_what_was_found(sweep)
             prepare(sweep.plan, sweep.storage)
@@ -67,18 +67,21 @@ def run_sweep(sweep: Sweep) -> int:
             sweep.folder.set_state("running")
             mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
             mirror.start()
-            return _run(sweep, mirror, stack)
-        except Interrupted as interrupted:
-            if sweep.folder.exists:
-                say(f"Interrupted. Finished stages are kept; go on with:\n  {sweep.resume_command}")
-                _end(sweep, mirror, "killed")
-            else:
-                say("Interrupted before anything was started; nothing is lost. Start it again with the same command.")
-            return 128 + interrupted.signal_number
+            return _run(sweep, mirror, interruption, stack)
         except BaseException:
-            if sweep.folder.exists:
-                _end(sweep, mirror, "failed")
-            raise
+            number, was_started = interruption.signal_number, sweep.folder.exists
+            if number is not None:
+                # First of all: `ray job stop` kills three seconds after its signal.
+                say(
+                    f"Interrupted. Finished stages are kept; go on with:\n  {sweep.resume_command}"
+                    if was_started
+                    else "Interrupted before anything was started. Start it again with the same command."
+                )
+            if was_started:
+                _end(sweep, mirror, "failed" if number is None else "killed")
+            if number is None:
+                raise
+            return 128 + number
 
 
 def _end(sweep: Sweep, mirror: MlflowMirror, state: Literal["killed", "failed"]) -> None:
@@ -86,11 +89,11 @@ def _end(sweep: Sweep, mirror: MlflowMirror, state: Literal["killed", "failed"])
     mirror.mark("KILLED" if state == "killed" else "FAILED")
 
 
-def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
+def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: ExitStack) -> int:
     started = time.time()
     nodes = stack.enter_context(connected())
     # Ray takes the signals when it starts.
-    stack.enter_context(interruptible())
+    stack.enter_context(interruption.listening())
     check_storage_is_shared(sweep.storage, nodes)
     allocation = allocate(sweep.plan.workers, nodes)
     progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
@@ -99,11 +102,13 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
     endings: dict[str, Ending] = {}
     mirror.add(plan.trials)
     failures = builder.build(plan)
+    interruption.check()
     if space.sampled_group() is not None and failures:
         complain("search: not started, because a stage before it failed; see below.")
     elif space.sampled_group() is not None:
         template = builder.job(plan, plan.of_kind("data")[0])
         outcome = run_search(plan, space, template, allocation.concurrent_trials, say_epoch)
+        interruption.check()
         mirror.add(outcome.trials)
         endings |= outcome.endings
         failures |= outcome.failures
@@ -114,6 +119,7 @@ def _run(sweep: Sweep, mirror: MlflowMirror, stack: ExitStack) -> int:
                 add_row(plan, space, outcome.chosen, seed)
             mirror.add(plan.trials)
             failures |= builder.build(plan)
+            interruption.check()
         plan.trials += outcome.trials
     endings |= {t.trial_id: ("failed", {}) for t in plan.trials if t.stage_id in failures}
     _report(sweep, mirror, endings, "FAILED" if failures else "FINISHED", time.time() - started)

@@ -208,7 +208,7 @@ def test_an_interrupted_sweep_prints_how_to_go_on_and_marks_its_runs_killed(
     process.send_signal(number)
     said, _ = process.communicate(timeout=60)
 
-    assert process.returncode == 128 + number
+    assert process.returncode == 128 + number, said
     assert "--name x --resume" in said
     assert "Traceback" not in said
     assert {run.info.status for run in runs(tmp_path / "s", "small")} <= {"KILLED", "FINISHED"}
