@@ -129,13 +129,8 @@ class ExperimentConfig(FrozenConfig):
 
     def _check_start(self) -> None:
         """A student that starts from its teacher must be a shallower copy of it."""
-        if self.student.init == "base":
+        if self.method != "distill" or self.student.init == "base":
             return
-        if self.method == "finetune" or self.distillation.mode == "online":
-            raise ConfigError(
-                f"student.init: only offline distillation has a trained teacher to start from, got"
-                f" method={self.method!r}, distillation.mode={self.distillation.mode!r}. Use student.init=base."
-            )
         teacher, student = self.teacher_model(), self.student_model()
         same = ("backbone", "layer_choice", "pooling", "template", "tuning", "lora_rank")
         other = [name for name in same if getattr(teacher, name) != getattr(student, name)]

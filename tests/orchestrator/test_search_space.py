@@ -203,10 +203,10 @@ def test_a_setting_that_is_a_list_takes_one_as_its_value(tmp_path: Path) -> None
 
 def test_keys_of_the_space_itself_can_be_set(tmp_path: Path) -> None:
     space = load(
-        tmp_path, "seeds=3", "search.algorithm=random", "select.mode=min", "budget.max_epochs=2", params=[DRAWN]
+        tmp_path, "seeds=3", "search.algorithm=random", "select.mode=max", "budget.max_epochs=2", params=[DRAWN]
     )
     assert space.seeds == [0, 1, 2]
-    assert (space.search.algorithm, space.select.mode, space.budget.max_epochs) == ("random", "min", 2)
+    assert (space.search.algorithm, space.select.mode, space.budget.max_epochs) == ("random", "max", 2)
     assert load(tmp_path, "seeds=[4, 7]").seeds == [4, 7]
 
 

@@ -169,10 +169,26 @@ def test_fine_tuning_has_no_term_but_cross_entropy_whatever_the_weights_say() ->
 
 
 def test_models_take_the_experiments_backbone_unless_they_name_one() -> None:
-    config = resolve({"student.backbone": "tiny", "student.init": "teacher"})
+    config = resolve({"student.backbone": "tiny"})
     assert config.teacher_model().backbone == SMOLLM2
     assert config.student_model().backbone == "tiny"
     assert type(config.student_model()) is RecommenderConfig
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"student.backbone": "tiny"},
+        {"student.lora_rank": 4},
+        {"student.num_layers": 12},
+        {"student.layer_choice": "every"},
+    ],
+)
+def test_a_student_that_starts_from_its_teacher_must_be_a_shallower_copy_of_it(other: dict[str, object]) -> None:
+    assert resolve({"student.init": "teacher"}).needs_teacher_stage
+    assert resolve({"student.init": "teacher", "method": "finetune", **other}).method == "finetune"
+    with pytest.raises(ConfigError, match="student.init: to start from the teacher's first layers"):
+        resolve({"student.init": "teacher", **other})
 
 
 def test_a_config_does_not_change() -> None:
