@@ -18,7 +18,6 @@ from orchestrator.training.deepspeed_engine import DeepSpeedEngine
 from orchestrator.training.job import Job
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
-from slmrec_core.errors import SLMRecError
 from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.training.evaluation import Evaluator, Ranking
@@ -48,7 +47,8 @@ def train_worker(config: dict[str, Any]) -> dict[str, Any] | None:
 
 def _is_lost_peer(error: Exception) -> bool:
     """True = what a collective raises when another worker died: to be tried again from the checkpoint."""
-    return isinstance(error, RuntimeError) and not isinstance(error, SLMRecError | torch.OutOfMemoryError)
+    words = ("gloo", "nccl", "connection", "peer", "timed out")
+    return isinstance(error, RuntimeError) and any(word in str(error).lower() for word in words)
 
 
 def _train(job: Job, folder: Path) -> dict[str, Any] | None:

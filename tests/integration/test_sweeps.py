@@ -218,7 +218,7 @@ def test_an_interrupted_sweep_prints_how_to_go_on_and_marks_its_runs_killed(
 def test_a_loss_that_is_not_finite_fails_the_trial_with_one_message(
     sweep: Sweep, small_space: Callable[..., Path], tmp_path: Path
 ) -> None:
-    params = "  - {method: finetune, student.num_layers: 1, training.learning_rate: 1.0e+30, training.warmup_steps: 0}"
+    params = "  - {method: finetune, student.num_layers: 1, training.learning_rate: 1.0e+37, training.warmup_steps: 0}"
     done = sweep(small_space(params), "--storage", tmp_path / "s", "--name", "x")
 
     assert done.returncode == 1
