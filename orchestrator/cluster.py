@@ -33,6 +33,10 @@ def connected() -> Iterator[list[Node]]:
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     joins = "RAY_ADDRESS" in os.environ
+    if joins:
+        # Ray frees the workers of a stopped trial through an actor that looks for its cluster, and finds it by this
+        # alone where a machine has several.
+        environment["RAY_ADDRESS"] = os.environ["RAY_ADDRESS"]
     ray.init(
         address=os.environ["RAY_ADDRESS"] if joins else "local",
         include_dashboard=None if joins else True,
