@@ -9,7 +9,7 @@ from slmrec_core.data import SequenceDataset, synthetic_interactions
 from slmrec_core.distillation.blocks import pair_blocks
 from slmrec_core.distillation.config import DistillationConfig
 from slmrec_core.distillation.objective import Objective
-from slmrec_core.distillation.teacher import LiveTeacher
+from slmrec_core.distillation.teacher import LiveTeacher, mean_squared_norms
 from slmrec_core.models.backbone import open_backbone
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
 from slmrec_core.training.config import EvaluationConfig, TrainingConfig
@@ -35,7 +35,11 @@ def build(precision: str) -> tuple[Objective, LiveTeacher, SequenceDataset]:
     student = RecommenderModel.from_backbone(RecommenderConfig(num_layers=2, lora_dropout=0.0), backbone, table, dtype)
     teacher = RecommenderModel.from_backbone(RecommenderConfig(num_layers=4, lora_dropout=0.0), backbone, table, dtype)
     pairing = pair_blocks(2, 4, None)
-    objective = Objective(student, DistillationConfig(), pairing, teacher_width=teacher.hidden_size)
+    data = TrainingData(dataset, MAX_SEQ_LEN, training(precision))
+    batches = (data.batch(windows) for windows in data.in_order(64))
+    # Taken beforehand, as every trial does: norms of each micro-batch would differ between one worker and two.
+    norms = mean_squared_norms(teacher, pairing.teacher_layers, "hidden_states", batches)
+    objective = Objective(student, DistillationConfig(), pairing, norms, teacher_width=teacher.hidden_size)
     return objective, LiveTeacher(teacher, pairing.teacher_layers, "hidden_states"), dataset
 
 
