@@ -10,11 +10,16 @@ import ray.tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.integration.ray_train import TuneReportCallback
+from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 
 from orchestrator.storage.failures import note_failure, raise_noted
 from orchestrator.storage.metrics_tail import MetricsTail
 from orchestrator.training.job import Job
 from slmrec_core.errors import TrialFailedError
+
+
+class TrialStoppedError(Exception):
+    """The scheduler ended the trial; it has not failed."""
 
 
 def run_trial(config: dict[str, Any]) -> None:
@@ -34,6 +39,8 @@ def run_trial(config: dict[str, Any]) -> None:
     try:
         with job.store.build(job.stage, job.provenance) as folder:
             train(job, folder)
+    except TrialStoppedError:
+        return
     except Exception as error:  # noqa: BLE001  # Written down with its traceback; the sweep reads and tells it.
         note_failure(job.failure_file, error)
         return
@@ -44,10 +51,14 @@ def train(job: Job, folder: Path) -> None:
     """Runs the group of workers to the end; after a lost worker, a new group goes on from the last checkpoint.
 
     Raises:
+        TrialStoppedError: The scheduler ended the trial.
         TrialFailedError: Workers were lost more often than `workers.max_failures`.
         RunError: A worker raised it on purpose; the same numbers would fail again, so it is not tried again.
     """
     for attempt in range(job.workers.max_failures + 1):
+        if not _in_tune_session():
+            # The scheduler ended this trial, and with it the controller; there is nothing to try again.
+            raise TrialStoppedError(job.stage.stage_id)
         try:
             # Train takes up the last checkpoint under the same name by itself.
             _trainer(job, folder).fit()
