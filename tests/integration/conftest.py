@@ -55,7 +55,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]
     port, dashboard_port = free_port(), free_port()
     start = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", "--num-cpus=2"]
     start += [f"--port={port}", f"--dashboard-port={dashboard_port}", "--dashboard-host=127.0.0.1"]
-    start += ["--disable-usage-stats", f"--temp-dir={temporary}"]
+    start += ["--disable-usage-stats", f"--temp-dir={temporary}", f"--dashboard-agent-listen-port={free_port()}"]
     log = (home / "ray.log").open("w")
     head = subprocess.Popen(start, cwd=ROOT, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
