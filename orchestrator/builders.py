@@ -70,7 +70,12 @@ class Builder:
     def _build_wave(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
         kinds = {stage.kind for stage in stages}
         progress(f"{' and '.join(sorted(kinds))}: {len(stages)} to build")
-        trained = [stage for stage in stages if stage.kind in ("finetune", "distill")]
+        # The longest first: a deep model that starts last would leave the other cores idle.
+        trained = sorted(
+            (stage for stage in stages if stage.kind in ("finetune", "distill")),
+            key=lambda stage: plan.experiments[stage.stage_id].layers_trained,
+            reverse=True,
+        )
         single = [stage for stage in stages if stage.kind in _TASK_KINDS]
         states = [stage for stage in stages if stage.kind == "states"]
         self._run_tasks(plan, [[stage] for stage in single] + _by_teacher(states))

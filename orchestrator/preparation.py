@@ -44,5 +44,4 @@ def prepare(plan: Plan, storage: Path) -> None:
 
 def _models(experiment: ExperimentConfig) -> list[RecommenderConfig]:
     """The networks that a trained stage starts from its backbone."""
-    is_online = experiment.method == "distill" and experiment.distillation.mode == "online"
-    return [experiment.student_model(), *([experiment.teacher_model()] if is_online else [])]
+    return [experiment.student_model(), *([experiment.teacher_model()] if experiment.trains_teacher else [])]

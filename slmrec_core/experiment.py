@@ -147,6 +147,16 @@ class ExperimentConfig(FrozenConfig):
         return self.distillation if self.method == "distill" else CROSS_ENTROPY_ALONE
 
     @property
+    def layers_trained(self) -> int:
+        """Decoder layers in the training step: what a trial's duration grows with."""
+        return self.student.num_layers + (self.teacher.num_layers if self.trains_teacher else 0)
+
+    @property
+    def trains_teacher(self) -> bool:
+        """True = online distillation: the teacher is trained beside its student."""
+        return self.method == "distill" and self.distillation.mode == "online"
+
+    @property
     def min_events(self) -> int:
         """Events below which a user cannot be split: train, valid and test need one each, a `last` target two."""
         return 4 if self.training.targets == "last" else 3

@@ -35,10 +35,9 @@ def check_depths(experiment: ExperimentConfig) -> None:
     Raises:
         ConfigError: Names the setting and the depth there is.
     """
-    online = experiment.method == "distill" and experiment.distillation.mode == "online"
     models = {
         "student": experiment.student_model() if experiment.method in ("finetune", "distill") else None,
-        "teacher": experiment.teacher_model() if experiment.needs_teacher_stage or online else None,
+        "teacher": experiment.teacher_model() if experiment.needs_teacher_stage or experiment.trains_teacher else None,
     }
     for name, model in models.items():
         depth = None if model is None else known_depth(str(model.backbone))

@@ -178,11 +178,10 @@ class StagePlanner:
         experiment, pairing = self.experiment, self.experiment.pairing()
         assert pairing is not None
         blocks = {"num_blocks": pairing.num_blocks, "teacher_layers": pairing.teacher_layers}
-        online = experiment.distillation.mode == "online"
         return {
             "distillation": dotted(experiment.distillation) | blocks,
             "init": experiment.student.init,
-            "online_teacher": model_settings(experiment.teacher_model()) if online else None,
+            "online_teacher": model_settings(experiment.teacher_model()) if experiment.trains_teacher else None,
         }
 
     def _teacher_inputs(self) -> dict[str, str]:
@@ -227,14 +226,15 @@ def _add_trial(plan: Plan, stage_id: str, row: str, experiment: ExperimentConfig
     method = experiment.method
     pairing = experiment.pairing()
     layers = {"sasrec": 0, "probe": experiment.teacher.num_layers}.get(method, experiment.student.num_layers)
-    online = method == "distill" and experiment.distillation.mode == "online"
     trial = Trial(
         trial_id=f"{row}-{layers}-seed{experiment.seed}-{stage_id.rpartition('-')[2][:8]}",
         row=row,
         method=method,
         stage_id=stage_id,
         num_layers=layers,
-        teacher_layers=experiment.teacher.num_layers if experiment.needs_teacher_stage or online else None,
+        teacher_layers=experiment.teacher.num_layers
+        if experiment.needs_teacher_stage or experiment.trains_teacher
+        else None,
         num_blocks=pairing.num_blocks if pairing else None,
         seed=experiment.seed,
         settings=dotted(experiment),
