@@ -1,4 +1,4 @@
-"""What this machine computes fast: the one place where the hardware is asked."""
+"""What a machine computes fast: the one place where the hardware is asked."""
 
 from typing import Literal
 
@@ -17,3 +17,16 @@ def fast_precision() -> Literal["fp32", "bf16"]:
         getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ]
     return "bf16" if any(check() for check in checks) else "fp32"
+
+
+def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
+    """FlashAttention on CUDA where its package is there and the precision allows, else torch's own attention.
+
+    On a CPU in bfloat16 plain matrix products are twice as fast at a history's length, backward pass included.
+    """
+    if device.type != "cuda" or dtype == torch.float32:
+        return "eager" if device.type == "cpu" and dtype == torch.bfloat16 else "sdpa"
+    # Slow to import, and only CUDA asks it.
+    from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415
+
+    return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"

@@ -75,14 +75,14 @@ def inputs_of(job: Job) -> Inputs:
     return Inputs({role: job.store.path(name) for role, name in job.stage.inputs.items()})
 
 
-def build_student(experiment: ExperimentConfig, inputs: Inputs, device: torch.device) -> RecommenderModel:
+def build_student(experiment: ExperimentConfig, inputs: Inputs) -> RecommenderModel:
     """The student before training; its weights depend on the experiment's seed alone.
 
     Raises:
         TeacherStudentMismatchError: The student cannot start from this teacher.
     """
     seed_torch(experiment.seed, "student")
-    student = _network(experiment.student_model(), experiment, inputs.item_table(), device)
+    student = _network(experiment.student_model(), experiment, inputs.item_table())
     if experiment.method == "distill" and experiment.student.init == "teacher":
         start_from_teacher(student, inputs.teacher())
     return student
@@ -95,12 +95,12 @@ def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.
         TeacherStudentMismatchError: The student cannot start from this teacher.
     """
     distillation, pairing = experiment.objective, experiment.pairing()
-    student = build_student(experiment, inputs, device)
+    student = build_student(experiment, inputs)
     teacher = inputs.teacher().to(device) if experiment.needs_teacher_stage else None
     online = None
     if distillation.mode == "online" and pairing is not None:
         seed_torch(experiment.seed, "online-teacher")
-        online = _network(experiment.teacher_model(), experiment, inputs.item_table(), device).to(device)
+        online = _network(experiment.teacher_model(), experiment, inputs.item_table()).to(device)
     reference, states = online or teacher, inputs.states()
     data = TrainingData(inputs.dataset(), experiment.max_seq_len, experiment.training)
     seed_torch(experiment.seed, "heads")
@@ -134,24 +134,12 @@ def start_from_teacher(student: RecommenderModel, teacher: RecommenderModel) -> 
 
 
 def _network(
-    config: RecommenderConfig,
-    experiment: ExperimentConfig,
-    item_table: Float[Tensor, "row item_dim"],
-    device: torch.device,
+    config: RecommenderConfig, experiment: ExperimentConfig, item_table: Float[Tensor, "row item_dim"]
 ) -> RecommenderModel:
     backbone = open_backbone(str(config.backbone))
     precision = experiment.training.precision
     dtype = _DTYPES[fast_precision() if precision == "auto" else precision]
-    return RecommenderModel.from_backbone(config, backbone, item_table, dtype, attention_kernel(device, dtype))
-
-
-def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
-    """FlashAttention on CUDA where its package is there and the precision allows, else torch's own attention."""
-    # Local, because transformers is slow to import and only this asks it.
-    from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415
-
-    fits = device.type == "cuda" and dtype != torch.float32
-    return "flash_attention_2" if fits and is_flash_attn_2_available() else "sdpa"
+    return RecommenderModel.from_backbone(config, backbone, item_table, dtype)
 
 
 def _teacher_norms(

@@ -33,9 +33,7 @@ def chosen_layers(total: int, num_layers: int, choice: LayerChoice) -> list[int]
     return [(k + 1) * total // num_layers - 1 for k in range(num_layers)]
 
 
-def load_decoder(
-    backbone: Backbone, num_layers: int, choice: LayerChoice = "first", attention: str = "sdpa"
-) -> nn.Module:
+def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "first") -> nn.Module:
     """The decoder in float32, with the backbone's weights in the layers that are kept.
 
     Only the chosen layers are read from disk, so a four-layer student of a 7B model never holds the others.
@@ -47,7 +45,7 @@ def load_decoder(
     total = backbone.num_layers
     layers = chosen_layers(total, num_layers, choice)
     with torch.random.fork_rng(devices=[]):
-        decoder = empty_decoder(cut_config(backbone.config, layers, total), attention)
+        decoder = empty_decoder(cut_config(backbone.config, layers, total))
         # `tiny` means the same weights everywhere, whatever the experiment's seed.
         torch.manual_seed(0)
         whole = empty_decoder(backbone.config) if backbone.directory is None else None
@@ -66,7 +64,7 @@ def load_decoder(
     return decoder
 
 
-def empty_decoder(config: dict[str, object], attention: str = "sdpa") -> nn.Module:
+def empty_decoder(config: dict[str, object]) -> nn.Module:
     """A decoder of a configuration, with random weights, in float32.
 
     Raises:
@@ -80,7 +78,6 @@ def empty_decoder(config: dict[str, object], attention: str = "sdpa") -> nn.Modu
         built = AutoConfig.for_model(**config)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"backbone: model_type must be one that transformers knows, got {kind!r}.") from error
-    built._attn_implementation = attention
     decoder: nn.Module = AutoModel.from_config(built, dtype=torch.float32)
     final_norm(decoder)
     return decoder

@@ -12,6 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
 from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.hardware import attention_kernel
 from slmrec_core.models.backbone import Backbone
 from slmrec_core.models.decoder import LayerChoice, final_norm, load_decoder, mlp_projections
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
@@ -100,7 +101,6 @@ class RecommenderModel(nn.Module):
         backbone: Backbone,
         item_table: Float[Tensor, "row item_dim"],
         compute_dtype: torch.dtype = torch.float32,
-        attention: str = "sdpa",
     ) -> "RecommenderModel":
         """The untrained model on a pretrained decoder; projections and adapters come from torch's global generator.
 
@@ -108,7 +108,7 @@ class RecommenderModel(nn.Module):
             ConfigError: The backbone cannot be cut as `config` says.
             CheckpointError: Its files are damaged.
         """
-        decoder = load_decoder(backbone, config.num_layers, config.layer_choice, attention)
+        decoder = load_decoder(backbone, config.num_layers, config.layer_choice)
         return cls(config, decoder, tokenize_prompt(config.template, backbone.directory), item_table, compute_dtype)
 
     @property
@@ -131,6 +131,8 @@ class RecommenderModel(nn.Module):
         """
         inputs, rows, columns = self._embed(item_ids, read_mask)
         inner = [layer for layer in layers if layer < self.num_layers]
+        # A call without effect unless the model was moved, or is new.
+        self.decoder.set_attn_implementation(attention_kernel(inputs.device, self.compute_dtype))  # type: ignore[operator]
         with self._autocast(inputs):
             output = self.decoder(
                 inputs_embeds=inputs.to(self.compute_dtype), output_hidden_states=bool(inner), use_cache=False
