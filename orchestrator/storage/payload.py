@@ -22,7 +22,8 @@ class Timing:
     """Wall time of a stage, seconds."""
 
     total: float
-    inference_users_per_second: float
+    inference_users_per_second: float | None
+    """None = the test split was not read."""
 
 
 def write_records(folder: Path, records: Sequence[EpochRecord]) -> None:

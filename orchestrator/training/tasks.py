@@ -62,11 +62,10 @@ def build_sasrec(job: Job, folder: Path) -> None:
         lambda progress: append_record(folder, progress.records[-1]),
     )
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
-    (valid,) = evaluator.rank_split(model, "valid")
     reading = time.monotonic()
     (test,) = evaluator.rank_split(model, "test")
     timing = Timing(time.monotonic() - started, dataset.num_users / (time.monotonic() - reading))
-    write_trained(folder, experiment, dataset, model, progress, [*valid, *test], timing)
+    write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], timing)
 
 
 def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:

@@ -86,7 +86,7 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
             append_record(folder, progress.records[-1])
 
     progress = fit(engine, data, teacher, evaluator, experiment.seed, progress, on_epoch)
-    rankings, users_per_second = _final_rankings(engine, evaluator, job)
+    rankings, users_per_second = _final_rankings(engine, evaluator, progress, job)
     result = None
     if engine.rank == 0:
         timing = Timing(time.monotonic() - started, users_per_second)
@@ -111,22 +111,20 @@ def _gradient_norms(
     return term_gradient_norms(objective, batch, teacher.signal(batch))
 
 
-def _final_rankings(engine: DeepSpeedEngine, evaluator: Evaluator, job: Job) -> tuple[list[Ranking], float]:
-    """The best epoch's rankings; the test split is read here, once, and not at all in a search."""
-    student = engine.objective.student
-    (valid,) = evaluator.rank_split(student, "valid")
+def _final_rankings(
+    engine: DeepSpeedEngine, evaluator: Evaluator, progress: Progress, job: Job
+) -> tuple[list[Ranking], float | None]:
+    """The best epoch's rankings, and users ranked per second; the test split is read here, once, unless in a search."""
+    if not job.stage.settings.get("read_test", True):
+        return [*progress.best_rankings], None
     started = time.monotonic()
-    if job.stage.settings.get("read_test", True):
-        (test,) = evaluator.rank_split(student, "test")
-        seconds = time.monotonic() - started
-        return [*valid, *test], evaluator.dataset.num_users / seconds
-    evaluator.rank_split(student, "valid")
-    return valid, evaluator.dataset.num_users / (time.monotonic() - started)
+    (test,) = evaluator.rank_split(engine.objective.student, "test")
+    return [*progress.best_rankings, *test], evaluator.dataset.num_users / (time.monotonic() - started)
 
 
 def _whole_student(job: Job, progress: Progress) -> RecommenderModel:
     """The student with its best weights, built anew: under ZeRO-3 no worker holds all of it."""
-    student = build_student(experiment_of(job), inputs_of(job), torch.device("cpu"))
+    student = build_student(experiment_of(job), inputs_of(job))
     with torch.no_grad():
         for name, parameter in student.named_parameters():
             if parameter.requires_grad:

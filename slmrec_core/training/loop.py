@@ -19,7 +19,7 @@ from slmrec_core.seeding import derive_seed, seed_torch
 from slmrec_core.structures import SequenceBatch, TeacherSignal
 from slmrec_core.training.config import TrainingConfig
 from slmrec_core.training.engine import TrainingEngine, share_of_batch
-from slmrec_core.training.evaluation import Evaluator
+from slmrec_core.training.evaluation import Evaluator, Ranking
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,21 @@ class Progress:
     best_value: float = -math.inf
     best_state: dict[str, Tensor] = field(default_factory=dict)
     """Trained tensors of the best epoch."""
+    best_rankings: tuple[Ranking, ...] = ()
+    """Of the valid split in the best epoch, one for each protocol."""
 
-    def after_epoch(self, record: EpochRecord, value: float, state: Callable[[], dict[str, Tensor]]) -> "Progress":
+    def after_epoch(
+        self,
+        record: EpochRecord,
+        value: float,
+        state: Callable[[], dict[str, Tensor]],
+        rankings: Sequence[Ranking] = (),
+    ) -> "Progress":
         """Progress with one more epoch; `state` is asked for only if the epoch is the best so far."""
         done = replace(self, epochs_done=record.step, records=(*self.records, record))
         if value > self.best_value:
-            return replace(done, best_epoch=record.step, best_value=value, best_state=state())
+            done = replace(done, best_epoch=record.step, best_value=value)
+            return replace(done, best_state=state(), best_rankings=tuple(rankings))
         return done
 
     def is_over(self, config: TrainingConfig) -> bool:
@@ -148,13 +157,12 @@ def fit(
         metrics = train_epoch(engine, data, teacher, seed, epoch)
         metrics["train/seconds"] = time.monotonic() - started
         (rankings,) = evaluator.rank_split(engine.objective.student, "valid")
-        for ranking in rankings:
-            metrics |= ranking.metrics()
+        metrics |= {name: value for ranking in rankings for name, value in ranking.metrics().items()}
         if engine.objective.online_teacher is not None:
-            (rankings,) = evaluator.rank_split(engine.objective.online_teacher, "valid")
-            metrics |= {f"teacher_{name}": value for ranking in rankings for name, value in ranking.metrics().items()}
+            (theirs,) = evaluator.rank_split(engine.objective.online_teacher, "valid")
+            metrics |= {f"teacher_{name}": value for ranking in theirs for name, value in ranking.metrics().items()}
         record = EpochRecord(epoch + 1, int(time.time() * 1000), metrics)
-        progress = progress.after_epoch(record, metrics[config.checkpoint_metric], engine.trainable_state)
+        progress = progress.after_epoch(record, metrics[config.checkpoint_metric], engine.trainable_state, rankings)
         on_epoch(progress)
     engine.load_trainable(progress.best_state)
     return progress

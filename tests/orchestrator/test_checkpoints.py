@@ -3,20 +3,28 @@
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from orchestrator.training.checkpoints import load_progress, save_progress
 from slmrec_core.errors import CheckpointError
+from slmrec_core.training.evaluation import Ranking
 from slmrec_core.training.loop import EpochRecord, Progress
 
 RECORDS = (EpochRecord(1, 1_000, {"train/loss": 2.5}), EpochRecord(2, 2_000, {"train/loss": 2.0, "valid/mrr": 0.1}))
 # A transposed tensor: safetensors takes only what is contiguous.
 STATE = {"layer.weight": torch.arange(6.0).reshape(2, 3).T, "layer.bias": torch.ones(2, dtype=torch.bfloat16)}
+RANKINGS = (
+    Ranking("valid", "full", np.array([3, 1, 7]), np.array([9, 8, 9])),
+    Ranking("valid", "sampled", np.array([2, 1, 1]), np.array([5, 5, 4])),
+)
 
 
 @pytest.mark.parametrize(
-    "progress", [Progress(2, RECORDS, 1, 0.25, STATE), Progress(1, RECORDS[:1])], ids=["trained", "never better"]
+    "progress",
+    [Progress(2, RECORDS, 1, 0.25, STATE, RANKINGS), Progress(1, RECORDS[:1])],
+    ids=["trained", "never better"],
 )
 def test_progress_comes_back_as_it_was(tmp_path: Path, progress: Progress) -> None:
     save_progress(tmp_path, progress)
@@ -32,9 +40,13 @@ def test_progress_comes_back_as_it_was(tmp_path: Path, progress: Progress) -> No
     for name, tensor in progress.best_state.items():
         assert found.best_state[name].dtype == tensor.dtype
         assert torch.equal(found.best_state[name], tensor)
+    assert len(found.best_rankings) == len(progress.best_rankings)
+    for ours, theirs in zip(found.best_rankings, progress.best_rankings, strict=True):
+        assert (ours.split, ours.protocol) == (theirs.split, theirs.protocol)
+        np.testing.assert_array_equal([ours.ranks, ours.num_candidates], [theirs.ranks, theirs.num_candidates])
 
 
-@pytest.mark.parametrize("file", ["progress.json", "best.safetensors"])
+@pytest.mark.parametrize("file", ["progress.json", "best.safetensors", "rankings.safetensors"])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b'{"records": [{"step": 1}]}', b"\xff\xfe" * 40])
 def test_a_damaged_checkpoint_is_told_with_what_to_delete(tmp_path: Path, file: str, content: bytes | None) -> None:
     save_progress(tmp_path, Progress(2, RECORDS, 1, 0.25, STATE))

@@ -17,7 +17,7 @@ from slmrec_core.errors import DataError, DivergedError
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.training.config import EvaluationConfig, TrainingConfig
 from slmrec_core.training.engine import SingleProcessEngine
-from slmrec_core.training.evaluation import Evaluator
+from slmrec_core.training.evaluation import Evaluator, Ranking
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import (
     EpochRecord,
@@ -93,6 +93,8 @@ def test_the_best_epochs_weights_are_what_is_left(tiny_dataset: SequenceDataset)
     assert_close(engine.trainable_state(), states[progress.best_epoch - 1], rtol=0.0, atol=0.0)
     ((ranking,),) = Evaluator(tiny_dataset, 30, EvaluationConfig(), CPU).rank_split(engine.objective.student, "valid")
     assert ranking.metrics()["valid/ndcg_at_10"] == max(values)
+    (kept,) = progress.best_rankings
+    assert kept.ranks.tolist() == ranking.ranks.tolist(), "the best epoch's, not the last one's"
 
 
 def test_an_earlier_epoch_is_left_when_later_ones_are_worse() -> None:
@@ -262,14 +264,13 @@ def test_every_setting_has_an_effect(tiny_dataset: SequenceDataset, name: str) -
 def test_the_checkpoint_metric_chooses_the_epoch(
     tiny_dataset: SequenceDataset, monkeypatch: pytest.MonkeyPatch, metric: str, best: int
 ) -> None:
-    values = iter([(0.9, 0.1), (0.1, 0.9)])
+    # Two users at rank 10 have the better NDCG@10, one at rank 3 and one far away the better MRR.
+    of_epochs = iter([[10, 10], [3, 100]])
 
-    class FakeRanking:
-        def metrics(self) -> dict[str, float]:
-            ndcg, mrr = next(values)
-            return {"valid/ndcg_at_10": ndcg, "valid/mrr": mrr}
+    def rank_split(self: Evaluator, model: object, split: str) -> list[list[Ranking]]:
+        return [[Ranking("valid", "full", np.array(next(of_epochs)), np.array([200, 200]))]]
 
-    monkeypatch.setattr(Evaluator, "rank_split", lambda self, model, split: [[FakeRanking()]])
+    monkeypatch.setattr(Evaluator, "rank_split", rank_split)
     config = TRAINING.model_copy(update={"epochs": 2, "checkpoint_metric": metric})
     assert run(tiny_dataset, config)[1].best_epoch == best
 
