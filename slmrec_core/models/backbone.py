@@ -84,7 +84,7 @@ def open_backbone(name: str) -> Backbone:
     """The backbone behind a name; downloads and converts it on first use, into `cache_dir()`.
 
     Raises:
-        ConfigError: There is no such backbone, or its directory lacks a file.
+        ConfigError: There is no such backbone, its directory lacks a file, or its weights are quantised.
         CheckpointError: Its config.json is damaged.
         DownloadError: It could not be fetched.
     """
@@ -104,7 +104,13 @@ def open_backbone(name: str) -> Backbone:
         raise ConfigError(
             f"backbone {name}: the directory must hold config.json, got {directory}. Name a model folder."
         )
-    return Backbone(name, _read_config(config_file), directory)
+    config = _read_config(config_file)
+    if config.get("quantization_config"):
+        raise ConfigError(
+            f"backbone {name}: weights must be plain floating point, got quantization_config"
+            f" {config['quantization_config']!r}. Name the unquantised model, or its GGUF file."
+        )
+    return Backbone(name, config, directory)
 
 
 def _read_config(file: Path) -> dict[str, object]:

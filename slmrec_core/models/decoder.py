@@ -16,6 +16,7 @@ LayerChoice = Literal["first", "every"]
 
 _LAYER_NAME = re.compile(r"^(?P<head>(?:.*\.)?(?:layers|h|blocks)\.)(?P<index>\d+)(?P<tail>\..+)$")
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def chosen_layers(total: int, num_layers: int, choice: LayerChoice) -> list[int]:
@@ -39,7 +40,7 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
     Only the chosen layers are read from disk, so a four-layer student of a 7B model never holds the others.
 
     Raises:
-        ConfigError: Too many layers, or an architecture whose final norm we cannot find.
+        ConfigError: Too many layers, an architecture whose final norm we cannot find, or quantised weights.
         CheckpointError: The files are damaged, or lack a tensor that the architecture needs.
     """
     total = backbone.num_layers
@@ -130,7 +131,7 @@ def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> Non
             for key in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
                 name = _place(key.removeprefix(prefix), layers)
                 if name in wanted:
-                    found[name] = tensors.get_tensor(key).to(torch.float32)
+                    found[name] = _plain(tensors.get_tensor(key), key, directory)
     missing = sorted(wanted.keys() - found.keys())
     if missing:
         raise CheckpointError(
@@ -138,6 +139,16 @@ def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> Non
             f" {len(wanted)}, without {missing[:3]}. Its files do not fit its config.json."
         )
     decoder.load_state_dict(found)
+
+
+def _plain(tensor: torch.Tensor, key: str, directory: Path) -> torch.Tensor:
+    """A stored tensor in float32; the codes of a quantised one are numbers, too, and would pass for weights."""
+    if tensor.dtype not in _PLAIN_DTYPES:
+        raise ConfigError(
+            f"backbone {directory}: weights must be plain floating point, got {tensor.dtype} in {key!r}."
+            " Name the unquantised model, or its GGUF file."
+        )
+    return tensor.to(torch.float32)
 
 
 def _place(name: str, layers: list[int]) -> str | None:

@@ -55,6 +55,13 @@ def test_a_damaged_config_is_damage(tmp_path: Path, content: str) -> None:
         open_backbone(str(tmp_path))
 
 
+def test_quantised_weights_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    # A bug of ours: the codes of a quantised model were taken for its weights.
+    (tmp_path / "config.json").write_text(json.dumps({**LLAMA, "quantization_config": {"quant_method": "gptq"}}))
+    with pytest.raises(ConfigError, match="must be plain floating point, got quantization_config .*gptq"):
+        open_backbone(str(tmp_path))
+
+
 def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_bytes(b"GGML and more")
     with pytest.raises(ConfigError, match="must be a GGUF file"):

@@ -146,6 +146,25 @@ def test_tensors_of_another_shape_are_damage(tmp_path: Path) -> None:
         load_decoder(open_backbone(str(tmp_path)), 2)
 
 
+@pytest.mark.parametrize("stored", [torch.int8, torch.uint8, torch.float8_e4m3fn], ids=str)
+def test_codes_of_quantised_tensors_are_never_taken_for_weights(tmp_path: Path, stored: torch.dtype) -> None:
+    write_model_directory(tmp_path, LLAMA)
+    name, tensors = "model.layers.1.mlp.up_proj.weight", load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, name: tensors[name].to(stored)}, tmp_path / "model.safetensors")
+    load_decoder(open_backbone(str(tmp_path)), 1)
+    with pytest.raises(ConfigError, match=rf"must be plain floating point, got {stored} in '{name}'"):
+        load_decoder(open_backbone(str(tmp_path)), 2)
+
+
+@pytest.mark.parametrize("stored", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+def test_plain_weights_of_any_width_are_read(tmp_path: Path, stored: torch.dtype) -> None:
+    write_model_directory(tmp_path, LLAMA)
+    name, tensors = "model.layers.0.mlp.up_proj.weight", load_file(tmp_path / "model.safetensors")
+    save_file({**tensors, name: tensors[name].to(stored)}, tmp_path / "model.safetensors")
+    decoder = load_decoder(open_backbone(str(tmp_path)), 1)
+    assert_close(decoder.state_dict()[name.removeprefix("model.")], tensors[name].to(stored).to(torch.float32))
+
+
 def test_damaged_weights_are_damage(tmp_path: Path) -> None:
     write_model_directory(tmp_path, LLAMA)
     (tmp_path / "model.safetensors").write_bytes(b"not safetensors")
