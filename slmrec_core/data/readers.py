@@ -45,7 +45,7 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     if content.startswith(_PARQUET_MAGIC):
         return _read_parquet(path, content, names)
     text = _decode(path, content)
-    header = text.split("\n", 1)[0].rstrip("\r")
+    header = text.split("\n", 1)[0]
     if _is_typed(header):
         return _read_recbole(path, text, names)
     if header.lstrip().startswith(("{", "[")):
@@ -55,10 +55,9 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
         )
     for separator in ("\t", ",", ";"):
         if separator in header:
-            table = _read_table(path, text, separator, csv.QUOTE_MINIMAL)
-            return standard_interactions(table, names, RowNames(str(path)))
+            return standard_interactions(_read_quoted_table(path, text, separator), names, RowNames(str(path)))
     if names.user in header.split():
-        return standard_interactions(_read_table(path, text, " ", csv.QUOTE_MINIMAL), names, RowNames(str(path)))
+        return standard_interactions(_read_quoted_table(path, text, " "), names, RowNames(str(path)))
     return _read_sequences(path, text)
 
 
@@ -99,7 +98,31 @@ def _decode(path: Path, content: bytes) -> str:
         line = text.count("\n", 0, position) + 1
         raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
     # Blank lines at the end mean nothing; anywhere else they are reported as rows without ids.
-    return text.rstrip("\r\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+
+
+def _read_quoted_table(path: Path, text: str, separator: str) -> pd.DataFrame:
+    """A table in which a cell may be quoted, but must end on its line: one that does not would swallow events."""
+    if (position := _unclosed_line(text, separator)) is None:
+        return _read_table(path, text, separator, csv.QUOTE_MINIMAL)
+    if separator == "\t":
+        # Files of this kind are often written without quoting: a title with a lone quotation mark is ordinary.
+        return _read_table(path, text, separator, csv.QUOTE_NONE)
+    line = text.split("\n")[position]
+    raise DataError(
+        f"{path}, line {position + 1}: a quoted cell must end on its line, got {line[:80]!r}."
+        " Double a quotation mark that belongs to the text, and take line breaks out of cells."
+    )
+
+
+def _unclosed_line(text: str, separator: str) -> int | None:
+    """Position of the first line that ends inside a quoted cell; None = there is none."""
+    if '"' not in text:
+        return None
+    cell = rf'(?:"(?:[^"]|"")*+"[^{separator}]*+|[^"{separator}][^{separator}]*+)?+'
+    closed = re.compile(rf"{cell}(?:{separator}{cell})*+")
+    lines = enumerate(text.split("\n"))
+    return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
 
 
 def _read_table(path: Path, text: str, separator: str, quoting: Literal[0, 3]) -> pd.DataFrame:

@@ -139,6 +139,45 @@ def test_ids_keep_leading_zeros_quotes_spaces_and_words_that_look_missing(tmp_pa
     assert rows(frame) == [("007", "NA", 1), ('O"Brien, x', "Æ é", 2)]
 
 
+@pytest.mark.parametrize("title", ['"Best of', 'Best of"', '"Best" of', '""', '"a""', 'the 7" single'])
+@pytest.mark.parametrize("closer", ["plain", 'of 2"'])
+def test_no_quotation_mark_in_a_tab_file_swallows_an_event(tmp_path: Path, title: str, closer: str) -> None:
+    # A bug of ours: a title that began with a lone mark took all lines up to the next mark into one cell.
+    lines = ["user_id\titem_id\ttimestamp\ttitle", f"u1\ta\t30\t{title}", "u2\tb\t10\tx", f"u1\tc\t20\t{closer}"]
+
+    assert rows(load_interactions(write(tmp_path / "log.tsv", "\n".join(lines)))) == EVENTS
+
+
+def test_quoted_cells_of_a_tab_file_are_unquoted(tmp_path: Path) -> None:
+    text = '"user_id"\t"item_id"\t"timestamp"\t"title"\n"u1"\t"a"\t30\t"Say ""A"""\n'
+    frame = load_interactions(write(tmp_path / "log.tsv", text), title_column="title")
+
+    assert rows(frame) == EVENTS[:1]
+    assert frame["title"].tolist() == ['Say "A"']
+
+
+@pytest.mark.parametrize("separator", [",", ";"])
+@pytest.mark.parametrize("cell", ['"Best of', '"two\nlines"', '"a""'])
+def test_a_quoted_cell_that_does_not_end_on_its_line_is_refused_by_line(
+    tmp_path: Path, separator: str, cell: str
+) -> None:
+    lines = [("user_id", "item_id", "timestamp", "title"), ("u1", "a", "30", '"x, ""y"" ; z"'), ("u2", "b", "10", cell)]
+    lines += [("u1", "c", "20", 'of 2"')]
+    path = write(tmp_path / "log.csv", "\n".join(separator.join(line) for line in lines))
+
+    with pytest.raises(
+        DataError, match=r"log.csv, line 3: a quoted cell must end on its line, got .*Double a quotation"
+    ):
+        load_interactions(path)
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_line_ends_of_every_system_are_line_ends(tmp_path: Path, end: str) -> None:
+    lines = ["user_id,item_id,timestamp", "u1,a,30", "u2,b,10", "u1,c,20", ""]
+
+    assert rows(load_interactions(write(tmp_path / "log.csv", end.join(lines)))) == EVENTS
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
