@@ -112,14 +112,25 @@ def final_norm(decoder: nn.Module) -> nn.Module:
     )
 
 
-def mlp_projections(decoder: nn.Module) -> list[str]:
-    """Full names of the linear maps inside the MLPs: where the paper puts LoRA."""
+def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
+    """Full names of the linear maps inside the MLPs: where the paper puts LoRA.
+
+    Raises:
+        ConfigError: Not every one of the `num_layers` layers has one; experts of a mixture are no linear maps.
+    """
     # GPT-2 keeps its linear maps in a class of its own, named Conv1D.
-    return [
+    names = [
         name
         for name, module in decoder.named_modules()
         if ".mlp." in f".{name}" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
     ]
+    adapted = {match["index"] for name in names if (match := _LAYER_NAME.match(name))}
+    if len(adapted) != num_layers:
+        raise ConfigError(
+            f"tuning: 'lora' adapts the linear maps of every layer's MLP, got {len(adapted)} of {num_layers} layers"
+            f" with one in a {type(decoder).__name__}. Set tuning=full."
+        )
+    return names
 
 
 def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> None:

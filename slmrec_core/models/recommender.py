@@ -59,6 +59,9 @@ class RecommenderModel(nn.Module):
         prompt: Template in the backbone's tokens.
         item_table: Frozen vectors, row 0 for padding.
         compute_dtype: Precision of the decoder's arithmetic; frozen weights are stored in it.
+
+    Raises:
+        ConfigError: LoRA is asked for where a layer has no MLP that it could adapt.
     """
 
     item_table: Tensor
@@ -215,9 +218,9 @@ def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
 
     decoder.requires_grad_(False)
-    targets = mlp_projections(decoder)
+    targets = mlp_projections(decoder, config.num_layers)
     if not targets:
-        # No layers, or no MLPs that we know: nothing to adapt but the projections, which are always trained.
+        # No layers: nothing to adapt but the projections, which are always trained.
         return decoder
     lora = LoraConfig(
         r=config.lora_rank,

@@ -220,7 +220,7 @@ def test_a_decoder_without_a_final_norm_that_we_know_is_refused() -> None:
 )
 def test_mlp_projections_are_all_of_the_mlps_and_nothing_else(config: dict[str, object], per_layer: set[str]) -> None:
     backbone = Backbone("x", config, None)
-    names = mlp_projections(load_decoder(backbone, 2))
+    names = mlp_projections(load_decoder(backbone, 2), 2)
     assert len(names) == 2 * len(per_layer)
     assert {name.rsplit(".", 1)[1] for name in names} == per_layer
     assert all(".mlp." in name for name in names)

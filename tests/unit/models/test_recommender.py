@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from slmrec_core.errors import ConfigError
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import final_norm
 from slmrec_core.models.prompt import Prompt
@@ -134,6 +135,23 @@ def test_other_architectures_work(tmp_path: Path, item_table: Tensor, config: di
     assert any("lora_B" in name for name in trained) == (tuning == "lora")
     if tuning == "lora":
         assert all(".mlp." in name and "lora_" in name for name in trained)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**QWEN2, "model_type": "mixtral"},
+        {**QWEN2, "model_type": "qwen3_moe", "moe_intermediate_size": 8, "num_experts": 4, "mlp_only_layers": [0]},
+    ],
+    ids=["no layer", "one layer"],
+)
+def test_lora_that_would_leave_a_layer_as_it_is_is_refused(item_table: Tensor, config: dict[str, object]) -> None:
+    # A bug of ours: a mixture of experts was "fine-tuned" without a single trained weight in its decoder.
+    backbone = Backbone("x", config, None)
+    with pytest.raises(ConfigError, match=r"tuning: 'lora' adapts .* got [01] of 2 layers .* Set tuning=full"):
+        RecommenderModel.from_backbone(RecommenderConfig(num_layers=2), backbone, item_table)
+    RecommenderModel.from_backbone(RecommenderConfig(num_layers=2, tuning="full"), backbone, item_table)
+    RecommenderModel.from_backbone(RecommenderConfig(num_layers=0), backbone, item_table)
 
 
 def test_the_prompt_takes_the_vocabularys_own_scale(item_table: Tensor) -> None:
