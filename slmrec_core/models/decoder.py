@@ -16,6 +16,17 @@ LayerChoice = Literal["first", "every"]
 
 _LAYER_NAME = re.compile(r"^(?P<head>(?:.*\.)?(?:layers|h|blocks)\.)(?P<index>\d+)(?P<tail>\..+)$")
 _FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
+_BUILD_FAULTS = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    ImportError,
+    LookupError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
+"""What transformers raises for a configuration that makes no sense."""
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -45,11 +56,12 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
     """
     total = backbone.num_layers
     layers = chosen_layers(total, num_layers, choice)
+    config = full_config(backbone.config)
     with torch.random.fork_rng(devices=[]):
-        decoder = empty_decoder(cut_config(backbone.config, layers, total))
+        decoder = empty_decoder(cut_config(config, layers, total))
         # `tiny` means the same weights everywhere, whatever the experiment's seed.
         torch.manual_seed(0)
-        whole = empty_decoder(backbone.config) if backbone.directory is None else None
+        whole = empty_decoder(config) if backbone.directory is None else None
     if whole is not None:
         placed = {_place(name, layers): tensor for name, tensor in whole.state_dict().items()}
         decoder.load_state_dict({name: tensor for name, tensor in placed.items() if name is not None})
@@ -65,23 +77,46 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
     return decoder
 
 
+def full_config(config: dict[str, object]) -> dict[str, object]:
+    """A configuration with every default of its architecture written out.
+
+    Some architectures work out each layer's kind from its index: that must happen before layers are cut.
+
+    Raises:
+        ConfigError: transformers does not know the architecture, or refuses a value.
+    """
+    return _built_config(config).to_dict()  # type: ignore[no-any-return, attr-defined]
+
+
 def empty_decoder(config: dict[str, object]) -> nn.Module:
     """A decoder of a configuration, with random weights, in float32.
 
     Raises:
-        ConfigError: transformers does not know the architecture, or we do not find its final norm.
+        ConfigError: transformers cannot build the architecture, or we do not find its final norm.
     """
     # Slow to import, and processes that only read settings never get here.
-    from transformers import AutoConfig, AutoModel  # noqa: PLC0415
+    from transformers import AutoModel  # noqa: PLC0415
 
-    kind = config.get("model_type")
+    built = _built_config(config)
     try:
-        built = AutoConfig.for_model(**config)
-    except (ValueError, TypeError) as error:
-        raise ConfigError(f"backbone: model_type must be one that transformers knows, got {kind!r}.") from error
-    decoder: nn.Module = AutoModel.from_config(built, dtype=torch.float32)
+        decoder: nn.Module = AutoModel.from_config(built, dtype=torch.float32, trust_remote_code=False)
+    except _BUILD_FAULTS as error:
+        raise ConfigError(
+            f"backbone: transformers must be able to build a {config.get('model_type')!r} of these settings,"
+            f" got {error!r}. Name another model, or mend its config.json."
+        ) from error
     final_norm(decoder)
     return decoder
+
+
+def set_attention(decoder: nn.Module, kernel: str) -> None:
+    """Sets the attention kernel, or the next plainer one where the architecture lacks it."""
+    for candidate in dict.fromkeys((kernel, "sdpa", "eager")):
+        try:
+            decoder.set_attn_implementation(candidate)  # type: ignore[operator]
+        except (ValueError, ImportError):
+            continue
+        return
 
 
 def cut_config(config: dict[str, object], layers: list[int], total: int) -> dict[str, object]:
@@ -131,6 +166,20 @@ def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
             f" with one in a {type(decoder).__name__}. Set tuning=full."
         )
     return names
+
+
+def _built_config(config: dict[str, object]) -> object:
+    # Slow to import, and processes that only read settings never get here.
+    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
+    from transformers import AutoConfig  # noqa: PLC0415
+
+    try:
+        return AutoConfig.for_model(**config)
+    except (*_BUILD_FAULTS, StrictDataclassError) as error:
+        raise ConfigError(
+            f"backbone: config.json must describe a model that transformers knows, got model_type"
+            f" {config.get('model_type')!r}: {error}. Name another model, or mend its config.json."
+        ) from error
 
 
 def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
 from slmrec_core.models.backbone import Backbone
-from slmrec_core.models.decoder import LayerChoice, final_norm, load_decoder, mlp_projections
+from slmrec_core.models.decoder import LayerChoice, final_norm, load_decoder, mlp_projections, set_attention
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -78,6 +78,7 @@ class RecommenderModel(nn.Module):
         super().__init__()
         self.config = config
         self.compute_dtype = compute_dtype
+        self._kernel: str | None = None
         self.prompt = prompt if config.pooling == "response" else Prompt(prompt.before, ())
         vocabulary = decoder.get_input_embeddings()  # type: ignore[operator]
         self.vocab_size, self.hidden_size = vocabulary.weight.shape
@@ -134,8 +135,11 @@ class RecommenderModel(nn.Module):
         """
         inputs, rows, columns = self._embed(item_ids, read_mask)
         inner = [layer for layer in layers if layer < self.num_layers]
-        # A call without effect unless the model was moved, or is new.
-        self.decoder.set_attn_implementation(attention_kernel(inputs.device, self.compute_dtype))  # type: ignore[operator]
+        kernel = attention_kernel(inputs.device, self.compute_dtype)
+        if kernel != self._kernel:
+            # The model is new, or was moved.
+            set_attention(self.decoder, kernel)
+            self._kernel = kernel
         with self._autocast(inputs):
             output = self.decoder(
                 inputs_embeds=inputs.to(self.compute_dtype), output_hidden_states=bool(inner), use_cache=False

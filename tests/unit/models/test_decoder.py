@@ -22,6 +22,7 @@ from slmrec_core.models.decoder import (
     final_norm,
     load_decoder,
     mlp_projections,
+    set_attention,
 )
 from tests.tiny import GPT2, LLAMA, QWEN2, write_model_directory
 
@@ -205,9 +206,37 @@ def test_lists_with_an_entry_per_layer_are_cut_and_code_is_dropped() -> None:
     assert cut == {"num_hidden_layers": 2, "layer_types": ["sliding", "sliding"], "eos_token_id": [1, 2]}
 
 
-def test_an_unknown_architecture_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="got 'frobnicator'"):
-        empty_decoder({"model_type": "frobnicator"})
+def test_layer_kinds_that_follow_from_the_index_are_those_of_the_layers_kept() -> None:
+    # A bug of ours: Gemma works a layer's kind out from its index, and the cut decoder counted its layers anew.
+    gemma = {**LLAMA, "model_type": "gemma3_text", "head_dim": 8, "sliding_window_pattern": 3}
+    cut = load_decoder(Backbone("x", gemma, None), 2, "every")
+    # Of six layers, every third attends to everything: the third and the last are kept.
+    assert cut.config.layer_types == ["full_attention", "full_attention"]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"model_type": "frobnicator"},
+        {**LLAMA, "hidden_size": "wide"},
+        {**LLAMA, "hidden_act": "frobnicate"},
+        {**LLAMA, "vocab_size": 4, "pad_token_id": 9},
+    ],
+    ids=["kind", "type", "value", "pair"],
+)
+def test_what_cannot_be_built_is_a_config_error(config: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match=f"got .*|{config['model_type']}.*Name another model"):
+        empty_decoder(config)
+
+
+@pytest.mark.parametrize(("kind", "kernel"), [("llama", "sdpa"), ("gemma2", "eager"), ("bloom", "eager")])
+def test_an_architecture_without_a_kernel_gets_the_next_plainer_one(kind: str, kernel: str) -> None:
+    decoder = empty_decoder({**LLAMA, "model_type": kind, **({"head_dim": 8} if kind == "gemma2" else {})})
+    for asked in ("sdpa", "flash_attention_2"):
+        set_attention(decoder, asked)
+        assert decoder.config._attn_implementation == kernel  # type: ignore[union-attr]
+    set_attention(decoder, "eager")
+    assert decoder.config._attn_implementation == "eager"  # type: ignore[union-attr]
 
 
 def test_a_decoder_without_a_final_norm_that_we_know_is_refused() -> None:

@@ -141,7 +141,13 @@ def test_other_architectures_work(tmp_path: Path, item_table: Tensor, config: di
     "config",
     [
         {**QWEN2, "model_type": "mixtral"},
-        {**QWEN2, "model_type": "qwen3_moe", "moe_intermediate_size": 8, "num_experts": 4, "mlp_only_layers": [0]},
+        {
+            **QWEN2,
+            "model_type": "qwen3_moe",
+            "moe_intermediate_size": 8,
+            "num_experts_per_tok": 2,
+            "mlp_only_layers": [0],
+        },
     ],
     ids=["no layer", "one layer"],
 )
@@ -152,6 +158,15 @@ def test_lora_that_would_leave_a_layer_as_it_is_is_refused(item_table: Tensor, c
         RecommenderModel.from_backbone(RecommenderConfig(num_layers=2), backbone, item_table)
     RecommenderModel.from_backbone(RecommenderConfig(num_layers=2, tuning="full"), backbone, item_table)
     RecommenderModel.from_backbone(RecommenderConfig(num_layers=0), backbone, item_table)
+
+
+@pytest.mark.parametrize("kind", ["gemma2", "bloom"])
+def test_an_architecture_without_torchs_attention_is_trained_all_the_same(item_table: Tensor, kind: str) -> None:
+    # A bug of ours: the first forward pass asked for a kernel that these do not have, and died.
+    backbone = Backbone("x", {**QWEN2, "model_type": kind, "head_dim": 8}, None)
+    model = RecommenderModel.from_backbone(RecommenderConfig(num_layers=1), backbone, item_table)
+    for _ in range(2):
+        model(torch.tensor([[1, 2]]), torch.tensor([[True, True]])).user_vectors.sum().backward()
 
 
 def test_the_prompt_takes_the_vocabularys_own_scale(item_table: Tensor) -> None:
