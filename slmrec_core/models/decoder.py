@@ -27,6 +27,9 @@ _BUILD_FAULTS = (
     ValueError,
 )
 """What transformers raises for a configuration that makes no sense."""
+_TRIED_POSITIONS = 4
+_CAUSAL_TOLERANCE = 1.0e-4
+"""Relative; rounding differs by less even where a mixture sends other tokens through an expert."""
 _PLAIN_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -51,7 +54,8 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
     Only the chosen layers are read from disk, so a four-layer student of a 7B model never holds the others.
 
     Raises:
-        ConfigError: Too many layers, an architecture whose final norm we cannot find, or quantised weights.
+        ConfigError: Too many layers, an architecture whose final norm we cannot find, quantised weights, or attention
+            that looks ahead.
         CheckpointError: The files are damaged, or lack a tensor that the architecture needs.
     """
     total = backbone.num_layers
@@ -74,6 +78,7 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
             raise CheckpointError(
                 f"backbone {backbone.directory}: its weights cannot be read, got {error!r}. Fetch the model again."
             ) from error
+    _require_causal(decoder, backbone.name)
     return decoder
 
 
@@ -180,6 +185,33 @@ def _built_config(config: dict[str, object]) -> object:
             f"backbone: config.json must describe a model that transformers knows, got model_type"
             f" {config.get('model_type')!r}: {error}. Name another model, or mend its config.json."
         ) from error
+
+
+@torch.no_grad()
+def _require_causal(decoder: nn.Module, name: str) -> None:
+    """Two inputs that differ in their last position alone must agree before it, or a target would be read, not guessed.
+
+    Tried rather than looked up: each architecture has its own switch for attention in both directions.
+    """
+    width = decoder.get_input_embeddings().weight.shape[1]  # type: ignore[operator]
+    one = torch.randn(1, _TRIED_POSITIONS, width, generator=torch.Generator().manual_seed(0))
+    other = torch.cat([one[:, :-1], one[:, :1]], dim=1)
+    was_training = decoder.training
+    decoder.eval()
+    try:
+        states = decoder(inputs_embeds=torch.cat([one, other]), use_cache=False).last_hidden_state[:, :-1]
+    except _BUILD_FAULTS as error:
+        raise ConfigError(
+            f"backbone {name}: must read vectors in place of tokens, got {error!r} from a {type(decoder).__name__}."
+            " Name a decoder-only model."
+        ) from error
+    decoder.train(was_training)
+    gap = float((states[0] - states[1]).abs().max() / states.abs().max().clamp_min(1e-9))
+    if gap > _CAUSAL_TOLERANCE:
+        raise ConfigError(
+            f"backbone {name}: attention must be causal, got a {type(decoder).__name__} in which a later item changes"
+            f" earlier states by {gap:.1e} of their size. Name a decoder, not an encoder or embedding model."
+        )
 
 
 def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> None:

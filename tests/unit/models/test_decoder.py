@@ -239,6 +239,29 @@ def test_an_architecture_without_a_kernel_gets_the_next_plainer_one(kind: str, k
     assert decoder.config._attn_implementation == "eager"  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "config",
+    [
+        {**LLAMA, "is_causal": False},
+        {**LLAMA, "model_type": "gemma3_text", "head_dim": 8, "use_bidirectional_attention": True},
+    ],
+    ids=["is_causal", "use_bidirectional_attention"],
+)
+def test_attention_that_looks_ahead_is_refused(tmp_path: Path, config: dict[str, object]) -> None:
+    # A bug of ours: an embedding model saw the item that it was asked to predict.
+    write_model_directory(tmp_path, config)
+    for backbone in (open_backbone(str(tmp_path)), Backbone("x", config, None)):
+        with pytest.raises(ConfigError, match="attention must be causal, got a .* in which a later item changes"):
+            load_decoder(backbone, 2)
+        load_decoder(backbone, 0)
+
+
+def test_trying_the_attention_draws_no_random_numbers_and_keeps_the_mode() -> None:
+    state = torch.random.get_rng_state()
+    assert load_decoder(Backbone("x", {**GPT2, "attn_pdrop": 0.5}, None), 2).training
+    assert torch.equal(torch.random.get_rng_state(), state)
+
+
 def test_a_decoder_without_a_final_norm_that_we_know_is_refused() -> None:
     with pytest.raises(ConfigError, match="got a Linear without"):
         final_norm(torch.nn.Linear(1, 1))
