@@ -65,7 +65,7 @@ class ExperimentConfig(FrozenConfig):
     shared_teacher: bool = False
     """True = item table and teacher of seed 0 serve every seed: for exploration, its rows are marked."""
     backbone: str = SMOLLM2
-    """LLM of teacher and student: alias, local directory, GGUF file or hub id."""
+    """LLM of teacher and student: alias, local directory, GGUF file or hub id, maybe with `@revision`."""
     max_seq_len: PositiveInt = 50
     """Longest history that a model reads; the newest items are kept."""
     data: DataConfig = DataConfig()

@@ -6,7 +6,7 @@ from typing import Any
 
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import ExperimentConfig
-from slmrec_core.models.backbone import SMOLLM2, TINY, backbone_identity, open_backbone
+from slmrec_core.models.backbone import SMOLLM2, TINY, backbone_identity, open_backbone, pinned_backbone
 from slmrec_core.models.recommender import RecommenderConfig
 
 _SMOLLM2_LAYERS = 30
@@ -17,6 +17,12 @@ _SMOLLM2_LAYERS = 30
 def identity(backbone: str) -> str:
     """A backbone's identity; files are hashed and hubs asked once per process."""
     return backbone_identity(backbone)
+
+
+@functools.cache
+def pinned(backbone: str) -> str:
+    """A hub id by its commit, aliases as they are; hubs are asked once per process."""
+    return pinned_backbone(backbone)
 
 
 @functools.cache
@@ -57,18 +63,26 @@ def model_settings(model: RecommenderConfig) -> dict[str, Any]:
     return settings
 
 
-def with_absolute_paths(experiment: ExperimentConfig, named_sets: tuple[str, ...]) -> ExperimentConfig:
-    """The experiment with files by absolute path: workers run elsewhere, where a relative one means another file."""
+def with_fixed_sources(experiment: ExperimentConfig, named_sets: tuple[str, ...]) -> ExperimentConfig:
+    """The experiment with files by absolute path and hub models by commit.
+
+    Workers run elsewhere, where a relative path means another file, and later, when a branch may mean other weights.
+    """
+
+    def fixed(backbone: str) -> str:
+        if _is_local(backbone):
+            return _absolute(backbone)
+        # SASRec reads no backbone, so a hub that is out of reach must not stop it.
+        return backbone if experiment.method == "sasrec" else pinned(backbone)
+
     path = experiment.data.path
-    changes: dict[str, object] = {}
+    changes: dict[str, object] = {"backbone": fixed(experiment.backbone)}
     if path not in named_sets and Path(path).expanduser().is_file():
         changes["data"] = experiment.data.model_copy(update={"path": _absolute(path)})
-    if _is_local(experiment.backbone):
-        changes["backbone"] = _absolute(experiment.backbone)
     for name in ("teacher", "student"):
         model = getattr(experiment, name)
-        if model.backbone is not None and _is_local(model.backbone):
-            changes[name] = model.model_copy(update={"backbone": _absolute(model.backbone)})
+        if model.backbone is not None:
+            changes[name] = model.model_copy(update={"backbone": fixed(model.backbone)})
     return experiment.model_copy(update=changes)
 
 

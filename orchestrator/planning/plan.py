@@ -13,7 +13,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from orchestrator.planning.backbones import check_depths, model_settings, with_absolute_paths
+from orchestrator.planning.backbones import check_depths, model_settings, with_fixed_sources
 from orchestrator.planning.trial import Trial
 from orchestrator.space.search_space import ROW_KEY, SearchSpace
 from orchestrator.storage.stages import Stage
@@ -108,7 +108,7 @@ def experiment_of(space: SearchSpace, settings: dict[str, Any], seed: int) -> Ex
         training = experiment.training.model_copy(update={"epochs": epochs})
         experiment = experiment.model_copy(update={"training": training})
     check_depths(experiment)
-    return with_absolute_paths(experiment, NAMED_SETS)
+    return with_fixed_sources(experiment, NAMED_SETS)
 
 
 def workers_of(space: SearchSpace) -> WorkersConfig:

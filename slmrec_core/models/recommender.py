@@ -25,7 +25,7 @@ class RecommenderConfig(FrozenConfig):
     """What the network is; equal settings and equal seeds give equal weights."""
 
     backbone: str | None = None
-    """Alias, local directory, GGUF file or hub id; None = the experiment's `backbone`."""
+    """Alias, local directory, GGUF file or hub id, maybe with `@revision`; None = the experiment's `backbone`."""
     num_layers: NonNegativeInt = 4
     """Decoder layers that are kept; 0 = the projections and the final norm alone."""
     layer_choice: LayerChoice = "first"

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import huggingface_hub
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -132,6 +133,31 @@ def test_a_named_set_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, monkeyp
     (tmp_path / "synthetic").write_text("not events")
     monkeypatch.chdir(tmp_path)
     assert experiment_of(space_of(SASREC), {"data.path": "synthetic"}, 0).data.path == "synthetic"
+
+
+def test_a_hub_model_is_pinned_once_for_all_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A bug of ours: the hash held the commit, the workers' settings did not, and each of them asked the hub again.
+    commit, asked = "0" * 40, list[str]()
+
+    class Info:
+        sha = commit
+
+    def model_info(self: object, name: str, revision: str | None, timeout: float) -> Info:
+        asked.append(name)
+        return Info()
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "model_info", model_info)
+    base = {"backbone": "owner/planned", "teacher.backbone": "owner/planned-teacher"}
+    plan = plan_of(DISTILL, FINETUNE, base=base)
+    for stage in plan.of_kind("finetune", "distill"):
+        backbones = {stage.settings["model"]["backbone"], plan.experiments[stage.stage_id].student_model().backbone}
+        assert backbones in (
+            {f"hub:owner/{name}@{commit}", f"owner/{name}@{commit}"} for name in ("planned", "planned-teacher")
+        )
+    assert sorted(asked) == ["owner/planned", "owner/planned-teacher"]
+    asked.clear()
+    plan_of(SASREC, base={"backbone": "owner/unasked"})
+    assert asked == []
 
 
 def test_a_local_backbone_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
