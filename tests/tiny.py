@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
+from tokenizers import Tokenizer, models, pre_tokenizers
 from torch import Tensor, nn
 
 from slmrec_core.models.backbone import open_backbone
@@ -63,6 +64,10 @@ def write_model_directory(folder: Path, config: dict[str, object], shards: int =
         for parameter in decoder.parameters():
             parameter += 0.1 * torch.randn_like(parameter)
     folder.mkdir(parents=True, exist_ok=True)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    tokenizer = Tokenizer(models.BPE(vocab={letter: index for index, letter in enumerate(sorted(alphabet))}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)  # type: ignore[assignment]
+    tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "config.json").write_text(json.dumps({**config, "architectures": ["Written"], "dtype": "float32"}))
     names = sorted(decoder.state_dict())
     tensors = {f"{decoder.base_model_prefix}.{name}": decoder.state_dict()[name].contiguous() for name in names}

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from slmrec_core.downloads import PinnedWheel, cache_dir, fetch_from_wheel
-from slmrec_core.errors import CheckpointError, ConfigError, nearest_name
-from slmrec_core.models.hub import hub_snapshot, pinned_hub_id
+from slmrec_core.errors import CheckpointError, ConfigError, DownloadError, nearest_name
+from slmrec_core.models.hub import has_tokenizer, hub_snapshot, pinned_hub_id
 
 logger = logging.getLogger(__name__)
 
@@ -101,8 +101,8 @@ def open_backbone(name: str) -> Backbone:
 
     Raises:
         ConfigError: There is no such backbone, its directory lacks a file, or its weights are quantised.
-        CheckpointError: Its config.json is damaged.
-        DownloadError: It could not be fetched.
+        CheckpointError: Its config.json or its GGUF file is damaged.
+        DownloadError: It could not be fetched, or the cache cannot be written.
     """
     if name == TINY:
         return Backbone(name, _TINY_CONFIG, None)
@@ -126,6 +126,11 @@ def open_backbone(name: str) -> Backbone:
             f"backbone {name}: weights must be plain floating point, got quantization_config"
             f" {config['quantization_config']!r}. Name the unquantised model, or its GGUF file."
         )
+    if not has_tokenizer(directory):
+        raise ConfigError(
+            f"backbone {name}: the directory must hold a tokenizer (tokenizer.json), got {directory}."
+            " Copy the model's tokenizer files into it."
+        )
     return Backbone(name, config, directory)
 
 
@@ -140,7 +145,8 @@ def _read_config(file: Path) -> dict[str, object]:
 
 
 def _model_files(directory: Path) -> list[Path]:
-    files = sorted([*directory.glob("*.safetensors"), *directory.glob("*.json"), *directory.glob("*.model")])
+    # Text files hold vocabularies and merges.
+    files = sorted(file for kind in ("safetensors", "json", "model", "txt") for file in directory.glob(f"*.{kind}"))
     if not any(file.suffix == ".safetensors" for file in files):
         raise ConfigError(
             f"backbone: the directory must hold *.safetensors, got {directory}."
@@ -153,19 +159,50 @@ def _hash_files(files: list[Path]) -> str:
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.name.encode() + b"\0")
-        with file.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        try:
+            with file.open("rb") as stream:
+                digest.update(hashlib.file_digest(stream, "sha256").digest())
+        except OSError as error:
+            raise ConfigError(f"backbone: must be readable, got {error}. Name files that you can read.") from error
     return digest.hexdigest()
 
 
 def _converted(gguf: Path) -> Path:
     """The safetensors directory made from a GGUF file: dequantised once, since that takes up to a minute."""
+    identity = _hash_files([gguf])
     with gguf.open("rb") as stream:
         if stream.read(4) != b"GGUF":
             raise ConfigError(f"backbone {gguf}: must be a GGUF file or a model directory, got another kind of file.")
-    target = cache_dir() / "backbones" / f"{gguf.stem}-{_hash_files([gguf])[:16]}"
+    target = cache_dir() / "backbones" / f"{gguf.stem}-{identity[:16]}"
     if (target / "config.json").is_file():
         return target
+    # Only the first use of a GGUF file needs it.
+    from safetensors import SafetensorError  # noqa: PLC0415
+
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
+        try:
+            _convert(gguf, building)
+            building.chmod(0o755)
+            try:
+                building.rename(target)
+            except OSError:
+                # Another process was faster; its content is the same.
+                if not (target / "config.json").is_file():
+                    raise
+        finally:
+            shutil.rmtree(building, ignore_errors=True)
+    except (OSError, SafetensorError) as error:
+        raise DownloadError(
+            f"backbone {gguf.name}: the cache cannot be used, got {str(target.parent)!r} ({error})."
+            " Set SLMREC_CACHE to a directory that you can write to and that has room."
+        ) from error
+    return target
+
+
+def _convert(gguf: Path, folder: Path) -> None:
+    """Writes config.json, safetensors and tokenizer of a GGUF file into a folder."""
     # Slow to import, and only the first use of a GGUF file needs them.
     import torch  # noqa: PLC0415
     from safetensors.torch import save_file  # noqa: PLC0415
@@ -174,29 +211,23 @@ def _converted(gguf: Path) -> Path:
 
     logger.info("Converting %s to safetensors, once: about a minute", gguf.name)
     disable_progress_bar()
+    source = {"gguf_file": gguf.name, "trust_remote_code": False}
     quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
-    model = AutoModel.from_pretrained(
-        str(gguf.parent), gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=quantization
-    )
+    try:
+        model = AutoModel.from_pretrained(
+            str(gguf.parent), dtype=torch.bfloat16, quantization_config=quantization, **source
+        )
+        tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **source)
+    # Whatever stands in the file must not surface as an error of the code that reads it.
+    except Exception as error:
+        raise CheckpointError(
+            f"backbone {gguf}: cannot be read as GGUF, got {error!r}. Fetch the file again, or name a model directory."
+        ) from error
     config = model.config.to_dict()
     config.pop("quantization_config", None)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    building = Path(tempfile.mkdtemp(prefix=".building-", dir=target.parent))
-    try:
-        state = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        save_file(state, building / "model.safetensors")
-        (building / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-        AutoTokenizer.from_pretrained(str(gguf.parent), gguf_file=gguf.name).save_pretrained(str(building))
-        building.chmod(0o755)
-        try:
-            building.rename(target)
-        except OSError:
-            # Another process was faster; its content is the same.
-            if not (target / "config.json").is_file():
-                raise
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
-    return target
+    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, folder / "model.safetensors")
+    (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
+    tokenizer.save_pretrained(str(folder))
 
 
 def _check_hub_id(name: str) -> None:

@@ -68,6 +68,11 @@ def hub_snapshot(pinned: str) -> Path:
         ) from error
 
 
+def has_tokenizer(folder: Path) -> bool:
+    """True = a model directory holds what tokenizers are kept in."""
+    return any(file for pattern in ("tokenizer*", "vocab*", "*.model") for file in folder.glob(pattern))
+
+
 def _current_commit(repository: str, revision: str | None, hint: str) -> str:
     # Only hub ids need them.
     from huggingface_hub import HfApi, constants  # noqa: PLC0415
@@ -125,8 +130,7 @@ def _is_whole(folder: Path) -> bool:
     except (OSError, ValueError, LookupError):
         return False
     has_weights = all((folder / name).is_file() for name in weights) if weights else any(folder.glob("*.safetensors"))
-    has_tokenizer = any(folder.glob("tokenizer*")) or any(folder.glob("vocab*"))
-    return (folder / "config.json").is_file() and has_weights and has_tokenizer
+    return (folder / "config.json").is_file() and has_weights and has_tokenizer(folder)
 
 
 def _hub_faults() -> tuple[type[Exception], ...]:

@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from slmrec_core.errors import ConfigError
+
 Template = Literal["question", "alpaca"]
 
 _TEMPLATES: dict[Template, tuple[str, str]] = {
@@ -33,6 +35,9 @@ def tokenize_prompt(template: Template, tokenizer_directory: Path | None) -> Pro
     Args:
         template: `question` (the paper's figure) or `alpaca` (the authors' code).
         tokenizer_directory: Where the backbone's tokenizer lies; None = bytes as tokens, for backbones without one.
+
+    Raises:
+        ConfigError: The directory holds no tokenizer that can be read.
     """
     before, after = _TEMPLATES[template]
     if tokenizer_directory is None:
@@ -40,6 +45,21 @@ def tokenize_prompt(template: Template, tokenizer_directory: Path | None) -> Pro
     # Slow to import, and random backbones need no tokenizer.
     from transformers import AutoTokenizer  # noqa: PLC0415
 
-    tokenizer = AutoTokenizer.from_pretrained(str(tokenizer_directory), local_files_only=True)
-    ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, after)]
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(
+            str(tokenizer_directory), local_files_only=True, trust_remote_code=False
+        )
+        ids = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in (before, after)]
+    # A damaged tokenizer.json raises a bare Exception.
+    except Exception as error:
+        raise ConfigError(
+            f"backbone: {tokenizer_directory} must hold a tokenizer that can be read, got {error!r}."
+            " Copy the model's own tokenizer files into it."
+        ) from error
+    if not all(ids):
+        # transformers makes an empty tokenizer for some architectures when its files are not there.
+        raise ConfigError(
+            f"backbone: the tokenizer in {tokenizer_directory} must know the template's words, got no token for it."
+            " Copy the model's own tokenizer files into it."
+        )
     return Prompt(tuple(ids[0]), tuple(ids[1]))

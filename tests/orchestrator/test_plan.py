@@ -163,6 +163,7 @@ def test_a_hub_model_is_pinned_once_for_all_workers(monkeypatch: pytest.MonkeyPa
 def test_a_local_backbone_is_made_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "llama", "num_hidden_layers": 9}')
+    (tmp_path / "model" / "tokenizer.json").write_text("{}")
     monkeypatch.chdir(tmp_path)
     found = experiment_of(space_of(FINETUNE), {"backbone": "model", "teacher.backbone": "./model"}, 0)
     assert found.backbone == found.teacher.backbone == str(tmp_path / "model")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slmrec_core.errors import CheckpointError, ConfigError
+from slmrec_core.errors import CheckpointError, ConfigError, DownloadError
 from slmrec_core.models import backbone as backbone_module
 from slmrec_core.models.backbone import SMOLLM2, Backbone, backbone_identity, open_backbone
 from tests.tiny import GPT2, LLAMA, write_model_directory
@@ -70,6 +70,42 @@ def test_a_file_that_is_no_gguf_is_refused(tmp_path: Path) -> None:
 def test_a_malformed_name_is_refused_at_once(name: str) -> None:
     with pytest.raises(ConfigError, match=f"got {name!r}"):
         open_backbone(name)
+
+
+def test_a_directory_without_a_tokenizer_is_refused(tmp_path: Path) -> None:
+    write_model_directory(tmp_path, LLAMA)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ConfigError, match=r"must hold a tokenizer \(tokenizer\.json\)"):
+        open_backbone(str(tmp_path))
+
+
+@pytest.mark.parametrize("content", [b"GGUF", b"GGUF and garbage" * 50, b"GGUF\x03" + b"\0" * 19])
+def test_a_broken_gguf_file_is_damage(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    monkeypatch.setenv("SLMREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(content)
+    with pytest.raises(CheckpointError, match=r"model\.gguf: cannot be read as GGUF"):
+        open_backbone(str(tmp_path / "model.gguf"))
+    assert list((tmp_path / "cache" / "backbones").iterdir()) == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_conversion(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").write_text("a file, where a directory is needed")
+    monkeypatch.setenv("SLMREC_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "model.gguf").write_bytes(b"GGUF")
+    with pytest.raises(DownloadError, match="cache cannot be used.*Set SLMREC_CACHE"):
+        open_backbone(str(tmp_path / "model.gguf"))
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "config.json", "tokenizer.model", "merges.txt", "vocab.txt"])
+def test_identity_covers_weights_settings_and_vocabulary(tmp_path: Path, file: str) -> None:
+    # A bug of ours: merges and word lists are text files, and another vocabulary had the same identity.
+    write_model_directory(tmp_path, LLAMA)
+    before = backbone_identity(str(tmp_path))
+    with (tmp_path / file).open("ab") as stream:
+        stream.write(b"more")
+    assert backbone_identity(str(tmp_path)) != before
 
 
 def test_a_misspelt_alias_gets_the_nearest_one() -> None:
