@@ -6,8 +6,9 @@
     `user item`       two fields on every line, no header                      the original SASRec text
     `user item item …`                                                         one user per line, each user once
 
-A file whose lines all have two fields means the same read either way. A longer line in a file of pairs, or a log
-without a header, repeats a user, which the one-user-per-line form never does: it is refused rather than misread.
+Blank lines and comments (#) above the first line are skipped. Text without names, the last two forms, is separated by
+spaces or TABs. A file whose lines all have two fields means the same read either way. A longer line in a file of pairs,
+or a log without a header, repeats a user, which the one-user-per-line form never does: it is refused, not misread.
 """
 
 import csv
@@ -16,7 +17,7 @@ import io
 import re
 import warnings
 import zlib
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Literal
@@ -31,8 +32,32 @@ from slmrec_core.errors import DataError
 
 _GZIP_MAGIC, _PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
 _TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
+_NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+_USER_NAMES = ("user", "users", "user_id", "userid", "uid", "session", "session_id")
+"""First words that are a column's name, never a user."""
 _TITLE_COLUMNS = ("movie_title", "title")
 """Where RecBole's data sets keep an item's title."""
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Text of a file from its first line that says something."""
+
+    path: Path
+    text: str
+    first_line: int
+    """Number of that line in the file."""
+
+    @property
+    def header(self) -> str:
+        return self.text.split("\n", 1)[0]
+
+    @property
+    def rows(self) -> RowNames:
+        return RowNames(str(self.path), first=self.first_line + 1)
+
+    def at(self, position: int = 0) -> str:
+        return f"{self.path}, line {self.first_line + position}"
 
 
 def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
@@ -44,10 +69,10 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     content = _read_bytes(path)
     if content.startswith(_PARQUET_MAGIC):
         return _read_parquet(path, content, names)
-    text = _decode(path, content)
-    header = text.split("\n", 1)[0]
+    source = _decode(path, content)
+    header = source.header
     if _is_typed(header):
-        return _read_recbole(path, text, names)
+        return _read_recbole(source, names)
     if header.lstrip().startswith(("{", "[")):
         raise DataError(
             f"{path}: JSON is not a supported format, got {header[:40]!r}."
@@ -55,10 +80,17 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
         )
     for separator in ("\t", ",", ";"):
         if separator in header:
-            return standard_interactions(_read_quoted_table(path, text, separator), names, RowNames(str(path)))
+            if _has_names(header, separator, names):
+                return standard_interactions(_read_quoted_table(source, separator), names, source.rows)
+            if separator == "\t":
+                return _read_sequences(source)
+            raise DataError(
+                f"{source.at()}: the columns have no names, got {header[:80]!r}."
+                f" Put a line such as {separator.join(('user_id', 'item_id', 'timestamp'))!r} above it."
+            )
     if names.user in header.split():
-        return standard_interactions(_read_quoted_table(path, text, " "), names, RowNames(str(path)))
-    return _read_sequences(path, text)
+        return standard_interactions(_read_quoted_table(source, " "), names, source.rows)
+    return _read_sequences(source)
 
 
 def item_file(path: Path) -> Path | None:
@@ -84,7 +116,7 @@ def _read_bytes(path: Path) -> bytes:
     return content
 
 
-def _decode(path: Path, content: bytes) -> str:
+def _decode(path: Path, content: bytes) -> _Source:
     try:
         # -sig: spreadsheets put a byte-order mark before the first column's name.
         text = content.decode("utf-8-sig")
@@ -97,20 +129,34 @@ def _decode(path: Path, content: bytes) -> str:
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
-    # Blank lines at the end mean nothing; anywhere else they are reported as rows without ids.
-    return text.replace("\r\n", "\n").replace("\r", "\n").rstrip("\n")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Blank lines at the end mean nothing, nor do they at the top; in between they are reported as rows without ids.
+    end = text.find("\n", len(text.rstrip()))
+    lines = text[:end].split("\n") if end >= 0 else text.split("\n")
+    first = next((at for at, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
+    if first is None:
+        raise DataError(f"{path}: no line holds interactions, got {len(lines)} lines of comments. Name another file.")
+    return _Source(path, "\n".join(lines[first:]), first + 1)
 
 
-def _read_quoted_table(path: Path, text: str, separator: str) -> pd.DataFrame:
+def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
+    """False = the first line is data: numbers alone, none of them a column's name."""
+    fields = [field.strip().strip('"') for field in header.split(separator)]
+    if names.user in fields or names.item in fields:
+        return True
+    return not all(_NUMBER.fullmatch(word) for field in fields for word in field.split())
+
+
+def _read_quoted_table(source: _Source, separator: str) -> pd.DataFrame:
     """A table in which a cell may be quoted, but must end on its line: one that does not would swallow events."""
-    if (position := _unclosed_line(text, separator)) is None:
-        return _read_table(path, text, separator, csv.QUOTE_MINIMAL)
+    if (position := _unclosed_line(source.text, separator)) is None:
+        return _read_table(source, separator, csv.QUOTE_MINIMAL)
     if separator == "\t":
         # Files of this kind are often written without quoting: a title with a lone quotation mark is ordinary.
-        return _read_table(path, text, separator, csv.QUOTE_NONE)
-    line = text.split("\n")[position]
+        return _read_table(source, separator, csv.QUOTE_NONE)
+    line = source.text.split("\n")[position]
     raise DataError(
-        f"{path}, line {position + 1}: a quoted cell must end on its line, got {line[:80]!r}."
+        f"{source.at(position)}: a quoted cell must end on its line, got {line[:80]!r}."
         " Double a quotation mark that belongs to the text, and take line breaks out of cells."
     )
 
@@ -125,14 +171,14 @@ def _unclosed_line(text: str, separator: str) -> int | None:
     return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
 
 
-def _read_table(path: Path, text: str, separator: str, quoting: Literal[0, 3]) -> pd.DataFrame:
+def _read_table(source: _Source, separator: str, quoting: Literal[0, 3]) -> pd.DataFrame:
     """Every cell as text, so that ids keep their leading zeros and an item called NA stays one."""
     try:
         with warnings.catch_warnings():
             # pandas only warns when rows are longer than the header, and then cuts them.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
-                io.StringIO(text),
+                io.StringIO(source.text),
                 sep=separator,
                 dtype=str,
                 keep_default_na=False,
@@ -141,8 +187,9 @@ def _read_table(path: Path, text: str, separator: str, quoting: Literal[0, 3]) -
                 quoting=quoting,
             )
     except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        counted = f" (counted from line {source.first_line})" if source.first_line > 1 else ""
         raise DataError(
-            f"{path}: not a table separated by {separator!r}, got {str(error).strip()!r}."
+            f"{source.path}: not a table separated by {separator!r}, got {str(error).strip()!r}{counted}."
             " Give every line as many fields as the header."
         ) from error
 
@@ -163,22 +210,23 @@ def _is_typed(header: str) -> bool:
     return len(fields) > 1 and all(_TYPED_FIELD.fullmatch(field) for field in fields)
 
 
-def _read_recbole(path: Path, text: str, names: ColumnNames) -> pd.DataFrame:
-    table = _read_typed_table(path, text)
+def _read_recbole(source: _Source, names: ColumnNames) -> pd.DataFrame:
+    table = _read_typed_table(source)
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
     if f"{names.item}_list" in table:
-        require_columns(table.columns, replace(in_events, timestamp=None), str(path))
+        require_columns(table.columns, replace(in_events, timestamp=None), str(source.path))
         lists = table[f"{names.item}_list"].fillna("") + " " + table[names.item].fillna("")
-        frame = _from_lists(path, [str(user) for user in table[names.user]], [items.split() for items in lists], 2)
+        users = [str(user) for user in table[names.user]]
+        frame = _from_lists(source.path, users, [items.split() for items in lists], source.first_line + 1)
     else:
-        frame = standard_interactions(table, in_events, RowNames(str(path)))
-    return _with_titles(frame, path, names)
+        frame = standard_interactions(table, in_events, source.rows)
+    return _with_titles(frame, source.path, names)
 
 
-def _read_typed_table(path: Path, text: str) -> pd.DataFrame:
+def _read_typed_table(source: _Source) -> pd.DataFrame:
     # RecBole does not quote: a title with a lone quotation mark is ordinary.
-    table = _read_table(path, text, "\t", csv.QUOTE_NONE)
+    table = _read_table(source, "\t", csv.QUOTE_NONE)
     return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
 
 
@@ -191,7 +239,7 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
                 " Set data.title_column=null, or put the file there."
             )
         return frame
-    table = _read_typed_table(items_path, _decode(items_path, _read_bytes(items_path)))
+    table = _read_typed_table(_decode(items_path, _read_bytes(items_path)))
     title = names.title or next((column for column in _TITLE_COLUMNS if column in table), None)
     require_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path))
     if title is None:
@@ -200,19 +248,36 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
     return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
 
 
-def _read_sequences(path: Path, text: str) -> pd.DataFrame:
-    numbered = [(number, line.split()) for number, line in enumerate(text.split("\n"), start=1)]
-    rows = [(number, fields) for number, fields in numbered if fields]
-    for number, fields in rows:
+def _read_sequences(source: _Source) -> pd.DataFrame:
+    numbered = [(position, line.split()) for position, line in enumerate(source.text.split("\n"))]
+    rows = [(position, fields) for position, fields in numbered if fields]
+    _refuse_header(source, [fields for _, fields in rows])
+    for position, fields in rows:
         if len(fields) == 1:
             raise DataError(
-                f"{path}, line {number}: a user without items, got {fields[0]!r}."
+                f"{source.at(position)}: a user without items, got {fields[0]!r}."
                 " Remove the line; a table needs a header that names its columns."
             )
+    first = source.first_line
     if all(len(fields) == 2 for _, fields in rows):
         columns = {"user_id": [fields[0] for _, fields in rows], "item_id": [fields[1] for _, fields in rows]}
-        return standard_interactions(pd.DataFrame(columns), ColumnNames(timestamp=None), RowNames(str(path), first=1))
-    return _from_lists(path, [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows], 1)
+        rows_at = RowNames(str(source.path), first=first)
+        return standard_interactions(pd.DataFrame(columns), ColumnNames(timestamp=None), rows_at)
+    return _from_lists(source.path, [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows], first)
+
+
+def _refuse_header(source: _Source, rows: list[list[str]]) -> None:
+    """Text without names must not begin with names: they would be read as a user and their items."""
+    first, others = rows[0], rows[1:]
+    is_named = first[0].lower() in _USER_NAMES or any(_TYPED_FIELD.fullmatch(field) for field in first)
+    if not is_named and any(_NUMBER.fullmatch(field) for field in first):
+        return
+    if is_named or (others and all(_NUMBER.fullmatch(field) for fields in others for field in fields)):
+        raise DataError(
+            f"{source.at()}: column names where a user and items were expected, got {source.header[:80]!r}."
+            " Give data.user_column and data.item_column these names, separate a typed header by TABs, or remove the"
+            " line."
+        )
 
 
 def _from_lists(path: Path, users: list[str], lists: list[list[str]], first_line: int) -> pd.DataFrame:

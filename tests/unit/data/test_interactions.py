@@ -89,6 +89,44 @@ def test_one_user_per_line_is_read_in_the_order_of_the_line(tmp_path: Path) -> N
     assert frame.attrs["has_timestamps"] is False
 
 
+@pytest.mark.parametrize("separator", ["\t", " ", " \t"], ids=["tab", "space", "both"])
+def test_text_without_names_is_separated_by_spaces_or_tabs(tmp_path: Path, separator: str) -> None:
+    pairs = write(tmp_path / "pairs.txt", separator.join(("1", "10\n2", "10\n1", "11\n")))
+    assert rows(load_interactions(pairs)) == [("1", "10", 0), ("2", "10", 0), ("1", "11", 1)]
+    lists = write(tmp_path / "lists.txt", f"1{separator}10 11 12\n2{separator}11\n")
+    assert rows(load_interactions(lists)) == [("1", "10", 0), ("1", "11", 1), ("1", "12", 2), ("2", "11", 0)]
+
+
+def test_columns_may_be_called_by_numbers(tmp_path: Path) -> None:
+    # As a table without names gets them when pandas writes it.
+    path = write(tmp_path / "log.csv", "0,1,2\nu1,a,30\nu2,b,10\nu1,c,20\n")
+
+    assert rows(load_interactions(path, user_column="0", item_column="1", timestamp_column="2")) == EVENTS
+
+
+@pytest.mark.parametrize("top", ["\n", " \n\n", "# a log\n", "#\n\n# of ours\n"])
+def test_blank_lines_and_comments_above_are_skipped_and_counted(tmp_path: Path, top: str) -> None:
+    text = f"{top}user_id,item_id,timestamp\nu1,a,30\nu2,b,10\nu1,c,20\n \t\n"
+    assert rows(load_interactions(write(tmp_path / "log.csv", text))) == EVENTS
+    line = top.count("\n") + 3
+    with pytest.raises(DataError, match=f"line {line}: column 'item_id' must hold an id"):
+        load_interactions(write(tmp_path / "log.csv", text.replace("b", "")))
+    with pytest.raises(DataError, match=f"line {line}: a quoted cell"):
+        load_interactions(write(tmp_path / "log.csv", text.replace("b", '"b')))
+    assert rows(load_interactions(write(tmp_path / "pairs.txt", f"{top}1 10\n1 11\n  "))) == [
+        ("1", "10", 0),
+        ("1", "11", 1),
+    ]
+
+
+def test_an_empty_last_cell_is_no_blank_line(tmp_path: Path) -> None:
+    path = write(tmp_path / "log.tsv", "user_id\titem_id\ttimestamp\ttitle\nu1\ta\t30\tx\nu2\tb\t10\t\n\n")
+    frame = load_interactions(path, title_column="title")
+
+    assert rows(frame) == EVENTS[:2]
+    assert frame["title"].tolist() == ["x", ""]
+
+
 def test_pairs_are_read_with_positions_as_times_even_where_users_interleave(tmp_path: Path) -> None:
     frame = load_interactions(write(tmp_path / "pairs.txt", "1 10\n2 10\n1 11\n1 10\n"))
 
@@ -199,6 +237,13 @@ def test_line_ends_of_every_system_are_line_ends(tmp_path: Path, end: str) -> No
         ("user_id,item_id,timestamp\nu,i,1\nu,i,1,2\n", "not a table separated by ','.* line 3"),
         ("user_id,item_id,timestamp\nu,i,1,2\nu,i,1,2\n", "not a table separated by ','"),
         ("1 2 3\n4\n", "line 2: a user without items, got '4'"),
+        ("# nothing\n# at all\n", "no line holds interactions, got 2 lines of comments"),
+        ("1,10,5\n1,11,6\n", "line 1: the columns have no names, got '1,10,5'. Put .*'user_id,item_id,timestamp'"),
+        ('"1";"10"\n', "line 1: the columns have no names"),
+        ("uid iid\n1 10\n1 11\n", "line 1: column names where a user .* got 'uid iid'. Give data.user_column"),
+        ("reviewer asin\n1 10\n1 11\n", "line 1: column names where a user and items were expected"),
+        ("user item\na b\na c\n", "line 1: column names where a user and items were expected"),
+        ("user_id:token item_id:token\na b\n", "line 1: column names .* separate a typed header by TABs"),
         ("user_id:token\titem_id_list:token_seq\titem_id:token\n0\t1\t2\n0\t1 2\t3\n", "line 3: one user per line"),
     ],
 )
