@@ -9,6 +9,8 @@ from jaxtyping import Bool, Shaped
 
 from slmrec_core.errors import DataError, nearest_name
 
+_FIRST_INEXACT = 2.0**53
+"""From here on float64 skips whole numbers."""
 _SHOWN_COLUMNS = 20
 """Names listed in a message; a file without a header can have thousands."""
 
@@ -97,6 +99,9 @@ def _is_missing(column: pd.Series) -> Bool[np.ndarray, " rows"]:
 
 def _ids(column: pd.Series, rows: RowNames) -> Shaped[np.ndarray, " rows"]:
     _refuse(_is_missing(column), column, rows, "an id")
+    if pd.api.types.is_float_dtype(column) and (column % 1 == 0).all() and (column.abs() < _FIRST_INEXACT).all():
+        # Whole numbers become floats on their way through a table that once missed one.
+        column = column.astype(np.int64)
     return column.astype(str).to_numpy(dtype=object)
 
 
@@ -112,7 +117,9 @@ def _timestamps(column: pd.Series, rows: RowNames) -> Shaped[np.ndarray, " rows"
         _refuse(dates.isna().to_numpy(dtype=bool), column, rows, wanted)
         return _unix_seconds(dates)
     _refuse(~np.isfinite(numbers.to_numpy(dtype=np.float64, na_value=np.nan)), column, rows, wanted)
-    return numbers.to_numpy(dtype=np.int64 if pd.api.types.is_signed_integer_dtype(numbers) else np.float64)
+    # float64 has no room for nanoseconds: neighbours would become equal, and their order that of the rows.
+    fits = pd.api.types.is_integer_dtype(numbers) and int(numbers.max()) <= np.iinfo(np.int64).max
+    return numbers.to_numpy(dtype=np.int64 if fits else np.float64)
 
 
 def _unix_seconds(dates: pd.Series) -> Shaped[np.ndarray, " rows"]:

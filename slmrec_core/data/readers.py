@@ -199,7 +199,9 @@ def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFram
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         require_columns(file.schema_arrow.names, names, str(path))
         wanted = [names.user, names.item, names.timestamp, names.title]
-        table = file.read(columns=list(dict.fromkeys(name for name in wanted if name is not None))).to_pandas()
+        columns = file.read(columns=list(dict.fromkeys(name for name in wanted if name is not None)))
+        # pandas' own notes would make an index of a column that was one.
+        table = columns.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError) as error:
         raise DataError(f"{path}: damaged parquet file, got {error}. Write the file again.") from error
     return standard_interactions(table, names, RowNames(str(path), unit="row", first=0))
@@ -215,10 +217,11 @@ def _read_recbole(source: _Source, names: ColumnNames) -> pd.DataFrame:
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
     if f"{names.item}_list" in table:
-        require_columns(table.columns, replace(in_events, timestamp=None), str(source.path))
-        lists = table[f"{names.item}_list"].fillna("") + " " + table[names.item].fillna("")
-        users = [str(user) for user in table[names.user]]
-        frame = _from_lists(source.path, users, [items.split() for items in lists], source.first_line + 1)
+        # Users and last items, checked by line; the list itself may be empty.
+        last = standard_interactions(table, replace(in_events, timestamp=None), source.rows)
+        lists = table[f"{names.item}_list"].fillna("") + " " + last["item_id"].to_numpy()
+        users, first = last["user_id"].tolist(), source.first_line + 1
+        frame = _from_lists(source.path, users, [items.split() for items in lists], first)
     else:
         frame = standard_interactions(table, in_events, source.rows)
     return _with_titles(frame, source.path, names)

@@ -4,11 +4,13 @@ import gzip
 import hashlib
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from slmrec_core.data import DataConfig, load_interactions, source_fingerprint
+from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
 from slmrec_core.data.interactions import ML_100K
 from slmrec_core.errors import DataError
 
@@ -58,6 +60,45 @@ def test_parquet_is_read_with_numbers_as_ids_and_dates_as_seconds(tmp_path: Path
 
     assert rows(frame) == [("7", "1", 30), ("8", "2", 10)]
     assert frame["title"].tolist() == ["x", ""]
+
+
+def test_a_column_that_was_an_index_is_read_from_parquet(tmp_path: Path) -> None:
+    raw = pd.DataFrame(EVENTS, columns=["user_id", "item_id", "timestamp"]).set_index("user_id")
+    raw.to_parquet(tmp_path / "log.parquet")
+
+    assert rows(load_interactions(tmp_path / "log.parquet")) == EVENTS
+
+
+def test_whole_numbers_as_ids_are_written_without_a_point(tmp_path: Path) -> None:
+    raw = pd.DataFrame({"user_id": [1.0, 2.0], "item_id": [1.0, 2.5], "timestamp": [3, 4]})
+    raw.to_parquet(tmp_path / "log.parquet")
+
+    assert rows(load_interactions(tmp_path / "log.parquet")) == [("1", "1.0", 3), ("2", "2.5", 4)]
+
+
+@pytest.mark.parametrize("dtype", ["uint64", "int64", "UInt64"])
+def test_nanoseconds_keep_their_order_whatever_integer_holds_them(tmp_path: Path, dtype: str) -> None:
+    # A bug of ours: unsigned numbers became floats, in which neighbouring nanoseconds are equal.
+    times = [1_700_000_000_000_000_001, 1_700_000_000_000_000_000]
+    raw = pd.DataFrame({"user_id": ["u", "u"], "item_id": ["a", "b"], "timestamp": pd.Series(times, dtype=dtype)})
+    raw.to_parquet(tmp_path / "log.parquet")
+    frame = load_interactions(tmp_path / "log.parquet")
+
+    assert frame["timestamp"].tolist() == times
+    assert frame["timestamp"].dtype == "int64"
+
+
+def test_times_beyond_signed_integers_are_floats() -> None:
+    raw = pd.DataFrame({"user_id": ["u"], "item_id": ["a"], "timestamp": np.array([2**63], dtype=np.uint64)})
+
+    assert standard_interactions(raw, ColumnNames(), RowNames("x"))["timestamp"].tolist() == [2.0**63]
+
+
+def test_a_recbole_user_whose_list_is_empty_has_the_last_item_alone(tmp_path: Path) -> None:
+    header = "user_id:token\titem_id_list:token_seq\titem_id:token\n"
+    frame = load_interactions(write(tmp_path / "g.inter", header + "0\t\t7\n1\t6\t5\n"))
+
+    assert rows(frame) == [("0", "7", 0), ("1", "6", 0), ("1", "5", 1)]
 
 
 def test_recbole_events_take_titles_from_the_item_file_beside_them(tmp_path: Path) -> None:
@@ -237,6 +278,9 @@ def test_line_ends_of_every_system_are_line_ends(tmp_path: Path, end: str) -> No
         ("user_id,item_id,timestamp\nu,i,1\nu,i,1,2\n", "not a table separated by ','.* line 3"),
         ("user_id,item_id,timestamp\nu,i,1,2\nu,i,1,2\n", "not a table separated by ','"),
         ("1 2 3\n4\n", "line 2: a user without items, got '4'"),
+        ("user_id:token\titem_id_list:token_seq\titem_id:token\n0\t1 2\t3\n1\t1\t\n", "line 3: column 'item_id' must"),
+        ("user_id:token\titem_id_list:token_seq\titem_id:token\n0\t1 2\t3\n1\t1\n", "line 3: column 'item_id' must"),
+        ("user_id:token\titem_id_list:token_seq\titem_id:token\n\t1 2\t3\n", "line 2: column 'user_id' must"),
         ("# nothing\n# at all\n", "no line holds interactions, got 2 lines of comments"),
         ("1,10,5\n1,11,6\n", "line 1: the columns have no names, got '1,10,5'. Put .*'user_id,item_id,timestamp'"),
         ('"1";"10"\n', "line 1: the columns have no names"),
