@@ -103,7 +103,8 @@ class Objective(nn.Module):
         teacher_next_item = None
         if self.online_teacher is not None:
             teacher, teacher_next_item = self._run_online_teacher(item_ids, read_mask, targets)
-        losses, diagnostics = self._terms(student, targets, teacher)
+        losses = self._terms(student, targets, teacher)
+        diagnostics = self._user_cosines(student, read_mask) if self.config.aligns else {}
         terms = losses.present()
         if teacher_next_item is not None:
             terms["teacher_next_item"] = teacher_next_item
@@ -122,8 +123,8 @@ class Objective(nn.Module):
 
     def _terms(
         self, student: HiddenStates, targets: Int[Tensor, "target"], teacher: TeacherSignal | None
-    ) -> tuple[DistillationLosses, dict[str, Float[Tensor, ""]]]:
-        config, scores, cosine, norm, diagnostics = self.config, None, None, None, {}
+    ) -> DistillationLosses:
+        config, scores, cosine, norm = self.config, None, None, None
         if config.next_item_weight > 0 or config.logit_weight > 0:
             scores = self.student.score(student.user_vectors)
         if config.aligns:
@@ -133,14 +134,35 @@ class Objective(nn.Module):
                 cosine = blocks * feature_cosine_loss(ours, theirs)
             if config.norm_weight > 0:
                 norm = blocks * self._norm_term(ours, theirs)
-            diagnostics = {f"block_{k}/user_cosine": user_cosine(s) for k, s in enumerate(ours.detach(), start=1)}
         return DistillationLosses(
             next_item=next_item_loss(scores, targets) if scores is not None and config.next_item_weight > 0 else None,
             cosine=cosine,
             norm=norm,
             supervision=self._supervision(student, targets) if len(self.heads) else None,
             logit=self._logit(scores, teacher) if scores is not None and config.logit_weight > 0 else None,
-        ), diagnostics
+        )
+
+    @torch.no_grad()
+    def _user_cosines(
+        self, student: HiddenStates, read_mask: Bool[Tensor, "batch seq"]
+    ) -> dict[str, Float[Tensor, ""]]:
+        """Mean cosine between different users' own states, by block: each history's last target alone stands for it.
+
+        Targets of one history are alike whatever the model knows of users, and a projection may undo what it knows.
+        """
+        counts = read_mask.sum(dim=1)
+        ends = counts[counts > 0].cumsum(dim=0) - 1
+        states = self._states({layer: state[ends] for layer, state in student.layers.items()})
+        return {f"block_{k}/user_cosine": user_cosine(state) for k, state in enumerate(states, start=1)}
+
+    def _states(self, layers: dict[int, Float[Tensor, "target hidden"]]) -> list[Float[Tensor, "target hidden"]]:
+        """The student's state at the end of each block, in the form in which it is aligned."""
+        pairing = self.pairing
+        assert pairing is not None
+        assert isinstance(self.student, RecommenderModel)
+        return [
+            aligned_state(self.student, layer, layers[layer], self.config.align_at) for layer in pairing.student_layers
+        ]
 
     def _aligned_states(
         self, student: HiddenStates, teacher: TeacherSignal | None
@@ -151,13 +173,7 @@ class Objective(nn.Module):
                 f"objective: alignment needs a teacher and blocks, got teacher={teacher!r}, blocks={pairing!r}."
                 " Pass a TeacherSignal, or set the cosine and norm weights to 0."
             )
-        ours = [student.layers[layer] for layer in pairing.student_layers]
-        if self.config.align_at == "normed":
-            # The deepest state has been through the final norm already.
-            ours = [
-                state if layer == self.student.num_layers else self.student.normed(state)
-                for layer, state in zip(pairing.student_layers, ours, strict=True)
-            ]
+        ours = self._states(student.layers)
         theirs = [teacher.layers[layer] for layer in pairing.teacher_layers]
         with torch.autocast(ours[0].device.type, enabled=False):
             projected = [self.teacher_projection(state.to(torch.float32)) for state in ours]
@@ -216,10 +232,10 @@ class Objective(nn.Module):
 
 
 def aligned_state(
-    teacher: RecommenderModel,
+    model: RecommenderModel,
     layer: int,
     state: Float[Tensor, "target hidden"],
     align_at: Literal["hidden_states", "normed"],
 ) -> Float[Tensor, "target hidden"]:
-    """A teacher's state in the form in which students align to it; the deepest one is normed already."""
-    return teacher.normed(state) if align_at == "normed" and layer < teacher.num_layers else state
+    """A state in the form in which student and teacher are aligned; the deepest one is normed already."""
+    return model.normed(state) if align_at == "normed" and layer < model.num_layers else state

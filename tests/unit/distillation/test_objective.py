@@ -17,7 +17,7 @@ from slmrec_core.errors import ConfigError, TeacherStudentMismatchError
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.structures import DistillationLosses, TeacherSignal
-from tests.tiny import jolted, some_batch, tiny_model
+from tests.tiny import jolted, row_of, some_batch, tiny_model
 
 BATCH = some_batch()
 EVERYTHING = DistillationConfig(logit_weight=0.5, num_blocks=2)
@@ -85,6 +85,31 @@ def test_the_total_is_the_weighted_sum_and_diagnostics_are_not_in_it(item_table:
     expected = sum(weights[name] * value for name, value in losses_of(terms).items())
     assert_close(objective.total(terms).item(), expected, rtol=1e-5, atol=1e-6)
     assert {"block_1/user_cosine", "block_2/user_cosine"} <= set(terms)
+
+
+@pytest.mark.parametrize("align_at", ["hidden_states", "normed"])
+@pytest.mark.parametrize("width", [32, 48])
+def test_the_user_cosine_is_between_different_users_own_states(item_table: Tensor, align_at: str, width: int) -> None:
+    # A bug of ours: targets of one user counted as users, and a projection to a wider teacher hid the student.
+    config = EVERYTHING.model_copy(update={"align_at": align_at, "num_blocks": 2})
+    objective, _ = build(item_table, config, teacher_width=width)
+    student = objective.student
+    assert isinstance(student, RecommenderModel)
+    signal = TeacherSignal({n: torch.randn(len(BATCH.targets), width) for n in (2, 4)}, torch.randn(12, 6))
+    terms = objective(BATCH.item_ids, BATCH.read_mask, BATCH.targets, signal)
+    (inner, last), _ = plain_states(student, PAIRING.student_layers)
+    # Histories of 5, 4 and 3 items, a target at each.
+    for block, states in enumerate((student.normed(inner) if align_at == "normed" else inner, last), start=1):
+        one, two, three = states[4], states[8], states[11]
+        pairs = [cosine_similarity(a, b, dim=0) for a, b in ((one, two), (one, three), (two, three))]
+        assert_close(terms[f"block_{block}/user_cosine"], torch.stack(pairs).mean())
+
+
+def test_one_user_alone_has_no_user_cosine(item_table: Tensor) -> None:
+    objective, teacher = build(item_table)
+    alone = row_of(BATCH, 0)
+    terms = objective(alone.item_ids, alone.read_mask, alone.targets, teacher.signal(alone))
+    assert terms["block_1/user_cosine"].isnan()
 
 
 @pytest.mark.parametrize("name", ["next_item", "cosine", "norm", "supervision", "logit"])
