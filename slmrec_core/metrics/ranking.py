@@ -4,8 +4,10 @@ Each metric exists twice: `per_user_x` keeps the shape of the ranks and feeds `m
 With one relevant item per list, as here, recall is `hit_rate`, and the ideal DCG is 1.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Real
 from torch import Tensor
 
 from slmrec_core.errors import ConfigError, DataError, DivergedError
@@ -13,7 +15,7 @@ from slmrec_core.errors import ConfigError, DataError, DivergedError
 HIT_RATE_CUTOFFS = (1, 5, 10)
 NDCG_CUTOFFS = (5, 10)
 
-Ranks = Int[Tensor, "*users"] | Int[np.ndarray, "*users"]
+Ranks = Real[Tensor, "*users"] | Real[np.ndarray, "*users"] | Sequence[int] | Sequence[float]
 """1-based ranks of any shape, usually one per user; on any device."""
 
 
@@ -54,7 +56,7 @@ def per_user_hit_rate(ranks: Ranks, k: int) -> Float[np.ndarray, "*users"]:
 
     Raises:
         ConfigError: `k` is below 1.
-        DataError: There are no ranks, or one is below 1.
+        DataError: There are no ranks, or one is below 1 or not a number.
     """
     _require_cutoff(k, "hit_rate")
     return (_checked(ranks, "hit_rate") <= k).astype(np.float64)
@@ -65,7 +67,7 @@ def per_user_ndcg(ranks: Ranks, k: int) -> Float[np.ndarray, "*users"]:
 
     Raises:
         ConfigError: `k` is below 1.
-        DataError: There are no ranks, or one is below 1.
+        DataError: There are no ranks, or one is below 1 or not a number.
     """
     _require_cutoff(k, "ndcg")
     checked = _checked(ranks, "ndcg")
@@ -76,7 +78,7 @@ def per_user_mrr(ranks: Ranks) -> Float[np.ndarray, "*users"]:
     """Reciprocal rank over the whole list, without a cutoff.
 
     Raises:
-        DataError: There are no ranks, or one is below 1.
+        DataError: There are no ranks, or one is below 1 or not a number.
     """
     return 1.0 / _checked(ranks, "mrr")
 
@@ -100,7 +102,7 @@ def ranking_metrics(ranks: Ranks, split: str) -> dict[str, float]:
     """Every logged metric by its logged name, for instance `valid/ndcg_at_10`.
 
     Raises:
-        DataError: There are no ranks, or one is below 1.
+        DataError: There are no ranks, or one is below 1 or not a number.
     """
     return {
         **{f"{split}/hit_rate_at_{k}": hit_rate(ranks, k) for k in HIT_RATE_CUTOFFS},
@@ -109,12 +111,14 @@ def ranking_metrics(ranks: Ranks, split: str) -> dict[str, float]:
     }
 
 
-def _checked(ranks: Ranks, where: str) -> Int[np.ndarray, "*users"]:
-    array = ranks.detach().cpu().numpy() if isinstance(ranks, Tensor) else ranks
+def _checked(ranks: Ranks, where: str) -> Real[np.ndarray, "*ranks"]:
+    array = ranks.detach().cpu().numpy() if isinstance(ranks, Tensor) else np.asarray(ranks)
     if array.size == 0:
         raise DataError(f"{where}: there is nothing to average, got 0 ranks. Evaluate at least one user.")
-    if array.min() < 1:
-        raise DataError(f"{where}: ranks begin at 1, got {int(array.min())}. Take them from rank_targets.")
+    # Not `array < 1`: a rank that is not a number must not pass for a good one.
+    is_bad = ~(array >= 1)
+    if is_bad.any():
+        raise DataError(f"{where}: ranks begin at 1, got {array[is_bad].flat[0]}. Take them from rank_targets.")
     return array
 
 

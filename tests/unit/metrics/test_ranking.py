@@ -142,6 +142,11 @@ def test_tensors_and_arrays_give_the_same() -> None:
     assert per_user_mrr(torch.tensor(ranks, dtype=torch.int32)).dtype == np.float64
 
 
+def test_plain_lists_give_the_same_as_arrays() -> None:
+    assert ranking_metrics([1, 4, 12], "valid") == ranking_metrics(np.array([1, 4, 12]), "valid")
+    assert per_user_mrr([1, 4]).tolist() == [1, 1 / 4]
+
+
 def test_values_per_user_keep_the_shape_and_have_the_metric_as_mean() -> None:
     ranks = np.array([[1, 2, 3], [7, 11, 5]])
     for values, mean in (
@@ -179,6 +184,16 @@ def test_no_ranks_raise(metric: Callable[[np.ndarray], float]) -> None:
 def test_ranks_that_begin_at_zero_raise(metric: Callable[[np.ndarray], float]) -> None:
     with pytest.raises(DataError, match=r"ranks begin at 1, got 0\."):
         metric(np.array([3, 0, 1]))
+
+
+@with_every_metric
+@pytest.mark.parametrize("kind", [np.array, torch.tensor, list])
+def test_a_rank_that_is_not_a_number_raises(
+    metric: Callable[[object], float], kind: Callable[[object], object]
+) -> None:
+    # A bug of ours: NaN is not below 1, so it passed, and counted as a miss.
+    with pytest.raises(DataError, match=r"ranks begin at 1, got nan\."):
+        metric(kind([1.0, math.nan]))
 
 
 @pytest.mark.parametrize("metric", [hit_rate, ndcg, per_user_hit_rate, per_user_ndcg])
