@@ -21,6 +21,8 @@ from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.structures import PAD_ITEM
 
 FORMAT_VERSION = 1
+_ROWS_PER_PASS = 256
+"""Histories in one forward pass: memory must not grow with how many are asked for."""
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
@@ -173,9 +175,12 @@ class Recommender:
         lengths = torch.tensor([len(history) for history in newest])
         read_mask = torch.arange(item_ids.shape[1]) == lengths[:, None] - 1
         device = next(self.network.parameters()).device
-        states = self.network(item_ids.to(device), read_mask.to(device))
-        scores: Tensor = self.network.score(states.user_vectors)
-        return scores.cpu()
+        scores = []
+        for start in range(0, len(item_ids), _ROWS_PER_PASS):
+            part = slice(start, start + _ROWS_PER_PASS)
+            states = self.network(item_ids[part].to(device), read_mask[part].to(device))
+            scores.append(self.network.score(states.user_vectors).cpu())
+        return torch.cat(scores)
 
 
 def _describe(network: RecommenderModel | SASRec) -> dict[str, object]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.recommender import Recommender
+from slmrec_core.structures import HiddenStates
 from tests.tiny import GPT2, jolted, tiny_model, write_model_directory
 
 CATALOGUE = ["", *(f"item-{index}" for index in range(1, 13))]
@@ -154,6 +155,28 @@ def test_a_history_alone_gives_what_it_gives_in_a_batch(item_table: Tensor, kind
         alone = recommender.recommend([history], k=4)
         assert alone.item_ids[0] == together.item_ids[row]
         np.testing.assert_allclose(alone.scores[0], together.scores[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora"])
+def test_many_histories_are_read_in_several_passes_with_the_same_result(
+    item_table: Tensor, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    recommender = BUILDERS[kind](item_table)
+    many = (HISTORIES * 200)[:520]
+    passes: list[int] = []
+    forward = recommender.network.forward
+
+    def counted(item_ids: Tensor, read_mask: Tensor) -> HiddenStates:
+        passes.append(len(item_ids))
+        return forward(item_ids, read_mask)
+
+    monkeypatch.setattr(recommender.network, "forward", counted)
+    found = recommender.recommend(many, k=4)
+    assert passes == [256, 256, 8]
+    monkeypatch.setattr("slmrec_core.recommender._ROWS_PER_PASS", 1000)
+    whole = recommender.recommend(many, k=4)
+    assert found.item_ids == whole.item_ids
+    np.testing.assert_allclose(found.scores, whole.scores, rtol=1e-4, atol=1e-5)
 
 
 def test_the_newest_items_are_read_and_all_are_left_out(item_table: Tensor) -> None:
