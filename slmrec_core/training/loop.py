@@ -1,5 +1,6 @@
 """Training over an engine, epoch by epoch, with the best epoch kept; the same for one process and for ZeRO workers."""
 
+import logging
 import math
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,8 @@ from slmrec_core.structures import SequenceBatch, TeacherSignal
 from slmrec_core.training.config import TrainingConfig
 from slmrec_core.training.engine import TrainingEngine, share_of_batch
 from slmrec_core.training.evaluation import Evaluator, Ranking
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -151,6 +154,14 @@ def fit(
     """
     config = data.config
     progress = progress or Progress()
+    total_steps = config.epochs * math.ceil(len(data.examples) / config.batch_size)
+    if config.warmup_steps >= total_steps and engine.rank == 0:
+        logger.warning(
+            "training.warmup_steps: the run has %d optimizer steps, got %d: the learning rate never reaches its peak."
+            " Lower warmup_steps, or train longer.",
+            total_steps,
+            config.warmup_steps,
+        )
     while not progress.is_over(config):
         epoch = progress.epochs_done
         started = time.monotonic()

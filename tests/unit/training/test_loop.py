@@ -167,6 +167,17 @@ def test_weights_that_diverged_raise(tiny_dataset: SequenceDataset) -> None:
         run(tiny_dataset, TRAINING.model_copy(update={"learning_rate": 1e30, "gradient_clipping": None}))
 
 
+@pytest.mark.parametrize(("warmup_steps", "warnings"), [(11, 0), (12, 1), (500, 1)])
+def test_a_warm_up_longer_than_the_run_is_told_once(
+    tiny_dataset: SequenceDataset, caplog: pytest.LogCaptureFixture, warmup_steps: int, warnings: int
+) -> None:
+    # 24 users in batches of 8: three steps in each of four epochs.
+    run(tiny_dataset, TRAINING.model_copy(update={"warmup_steps": warmup_steps}))
+    told = [record.getMessage() for record in caplog.records if "warmup_steps" in record.getMessage()]
+    assert len(told) == warnings
+    assert all(f"the run has 12 optimizer steps, got {warmup_steps}:" in message for message in told)
+
+
 def test_a_diagnostic_without_a_value_does_not_spoil_the_epochs_mean(tiny_dataset: SequenceDataset) -> None:
     # A bug of ours: one target alone has no user cosine, and its NaN became the whole epoch's.
     data = TrainingData(tiny_dataset, 30, TRAINING.model_copy(update={"batch_size": 1000}))
