@@ -132,7 +132,9 @@ class ExperimentConfig(FrozenConfig):
         if self.method != "distill" or self.student.init == "base":
             return
         teacher, student = self.teacher_model(), self.student_model()
-        same = ("backbone", "layer_choice", "pooling", "template", "tuning", "lora_rank")
+        # Adapters act through alpha / rank, so another alpha would be another model with the same weights.
+        adapters = ("lora_rank", "lora_alpha") if teacher.tuning == "lora" else ()
+        same = ("backbone", "layer_choice", "pooling", "template", "tuning", *adapters)
         other = [name for name in same if getattr(teacher, name) != getattr(student, name)]
         if other or student.num_layers > teacher.num_layers or student.layer_choice != "first":
             raise ConfigError(

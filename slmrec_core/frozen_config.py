@@ -4,6 +4,8 @@ from pydantic import BaseModel, ConfigDict
 
 
 class FrozenConfig(BaseModel):
-    """Settings that cannot change after they were checked; an unknown key is an error, never ignored."""
+    """Settings that cannot change after they were checked; unknown keys, inf and nan are errors, never ignored."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True)
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", use_attribute_docstrings=True, validate_default=True, allow_inf_nan=False
+    )

@@ -180,6 +180,7 @@ def test_models_take_the_experiments_backbone_unless_they_name_one() -> None:
     [
         {"student.backbone": "tiny"},
         {"student.lora_rank": 4},
+        {"student.lora_alpha": 4},
         {"student.num_layers": 12},
         {"student.layer_choice": "every"},
     ],
@@ -189,6 +190,18 @@ def test_a_student_that_starts_from_its_teacher_must_be_a_shallower_copy_of_it(o
     assert resolve({"student.init": "teacher", "method": "finetune", **other}).method == "finetune"
     with pytest.raises(ConfigError, match="student.init: to start from the teacher's first layers"):
         resolve({"student.init": "teacher", **other})
+
+
+def test_adapters_that_are_not_there_need_not_be_alike() -> None:
+    full = {"student.init": "teacher", "teacher.tuning": "full", "student.tuning": "full"}
+    assert resolve({**full, "student.lora_rank": 4, "student.lora_alpha": 4}).student.init == "teacher"
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["training.learning_rate", "distillation.cosine_weight", "training.gradient_clipping"])
+def test_a_setting_is_a_number(name: str, value: float) -> None:
+    with pytest.raises(ConfigError, match=rf"{name}: .*finite number"):
+        resolve({name: value})
 
 
 def test_a_config_does_not_change() -> None:
