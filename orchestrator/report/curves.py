@@ -159,12 +159,14 @@ def paired_comparisons(
     for row, depth, students in groups:
         if not (students["method"] == "distill").all():
             continue
+        # A student without a term that needs one has no teacher.
+        depths = {depth, *students["teacher_layers"].dropna()}
         compared: set[tuple[Cell, ...]] = set()
         for other_row, other_depth, others in finetuned:
             seeds = sorted(set(students["seed"]) & set(others["seed"]))
             cells = tuple(_cells(others, seeds))
             # The teacher is often the model fine-tuned at its depth as well: one comparison, not two.
-            if other_depth in (depth, students["teacher_layers"].iloc[0]) and seeds and cells not in compared:
+            if other_depth in depths and seeds and cells not in compared:
                 compared.add(cells)
                 a, b = reader.values(_cells(students, seeds), metric), reader.values(cells, metric)
                 tests[f"{row}-{depth} vs {other_row}-{other_depth}"] = (len(seeds), paired_test(a, b))

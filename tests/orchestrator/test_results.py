@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -216,6 +216,18 @@ def test_students_are_compared_with_their_depth_and_with_their_teacher(study: St
     means = frame.groupby(["row", "num_layers"])["test/ndcg_at_10"].mean()
     assert found[0].difference == pytest.approx(means["distill", 4] - means["finetune", 4])
     assert all(c.p_value <= c.p_value_holm <= 1 for c in found)
+
+
+def test_a_student_without_a_teacher_is_compared_with_its_depth_alone(stages: Path) -> None:
+    # Cross entropy and supervision heads ask for no teacher.
+    alone = replace(make_trial("distill", 4, row="ce_supervision"), teacher_layers=None)
+    trials = [alone, make_trial("distill", 4), make_trial("finetune", 4), make_trial("finetune", 8)]
+    for trial in trials:
+        write_stage(stages, trial)
+    found = paired_comparisons(collect(trials, stages), stages)
+    assert [c.name for c in found] == [
+        "ce_supervision-4 vs finetune-4", "distill-4 vs finetune-4", "distill-4 vs finetune-8",
+    ]  # fmt: skip
 
 
 def test_the_files_hold_the_same_numbers(study: Study, tmp_path: Path) -> None:
