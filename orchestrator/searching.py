@@ -45,9 +45,11 @@ def run_search(plan: Plan, space: SearchSpace, template: Job, concurrent: int, o
     experiment = experiment_of(space, {**group, **first}, space.seeds[0])
     epochs = experiment.training.epochs
     # Points are planned in processes with another working directory, where a relative path means another file.
-    paths = {"data.path": experiment.data.path, "backbone": experiment.backbone}
+    paths = {"backbone": experiment.backbone}
     paths |= {f"{name}.backbone": getattr(experiment, name).backbone for name in ("teacher", "student")}
-    pinned = space.model_copy(update={"params": [group | paths]})
+    own = {name: value for name, value in group.items() if space.base.get(name) != value}
+    base = {**space.base, "data.path": experiment.data.path}
+    pinned = space.model_copy(update={"base": base, "params": [own | paths]})
     context = {"space": pinned.model_dump(mode="json"), "template": template.to_dict()}
     found = search(space, template, run_point, context, sampled, concurrent, epochs, on_result)
     trials: list[Trial] = []

@@ -113,9 +113,6 @@ def experiment_of(space: SearchSpace, settings: dict[str, Any], seed: int) -> Ex
 
 def workers_of(space: SearchSpace) -> WorkersConfig:
     """The workers' settings: the same for all rows of a sweep."""
-    for group in space.params:
-        if stray := [name for name in group if name.startswith(WORKERS_PREFIX)]:
-            raise ConfigError(f"params: workers are the same for all rows, got {stray[0]!r}. Move it to base.")
     named = {n.removeprefix(WORKERS_PREFIX): v for n, v in space.base.items() if n.startswith(WORKERS_PREFIX)}
     try:
         return WorkersConfig.model_validate(named)

@@ -168,8 +168,10 @@ def paired_comparisons(
             # The teacher is often the model fine-tuned at its depth as well: one comparison, not two.
             if other_depth in depths and seeds and cells not in compared:
                 compared.add(cells)
-                a, b = reader.values(_cells(students, seeds), metric), reader.values(cells, metric)
-                tests[f"{row}-{depth} vs {other_row}-{other_depth}"] = (len(seeds), paired_test(a, b))
+                # In one call, so that both sides are known to be the same users.
+                values = reader.values([*_cells(students, seeds), *cells], metric)
+                test = paired_test(values[: len(seeds)], values[len(seeds) :])
+                tests[f"{row}-{depth} vs {other_row}-{other_depth}"] = (len(seeds), test)
     corrected = holm({name: test.p_value for name, (_, test) in tests.items()})
     return [
         Comparison(name=name, num_seeds=num_seeds, p_value_holm=corrected[name], **vars(test))

@@ -22,6 +22,8 @@ from slmrec_core.metrics import ranking_metrics
 _PRECISION = "training.precision"
 SPACES_FOLDER = Path(__file__).resolve().parents[2] / "search_spaces"
 ROW_KEY = "row"
+_COMMON_SECTIONS = ("data", "evaluation", "workers")
+"""Rows are compared user by user, so all of them rank the same users in the same way, on the same workers."""
 _ROW = re.compile(r"[A-Za-z0-9._-]+")
 _VALID_METRICS = tuple(ranking_metrics(np.ones(1, dtype=np.int64), "valid"))
 
@@ -207,6 +209,8 @@ def setting_faults(base: dict[str, Any], groups: list[dict[str, Any]]) -> list[s
                 faults.append(f"{where}: there is no such setting, got {name!r}. {nearest_name(str(name), known)}")
             elif where == "base" and isinstance(value, dict):
                 faults.append(f"base: every trial shares its settings, got {name}: {value!r}. Move the axis to params.")
+            elif where == "params" and str(name).split(".")[0] in _COMMON_SECTIONS:
+                faults.append(f"params: {name} is the same for all rows of a sweep, got {value!r}. Move it to base.")
             else:
                 faults += axis_faults(name, value)
     return faults

@@ -158,6 +158,15 @@ def test_base_holds_no_axes_and_drawn_groups_no_grids() -> None:
         space_of(DRAWN | {"max_seq_len": {"grid": [5, 9]}}, search=RANDOM)
 
 
+@pytest.mark.parametrize("name", ["data.min_item", "evaluation.mask_seen", "workers.zero_stage"])
+def test_what_all_rows_have_in_common_is_no_axis(tmp_path: Path, name: str) -> None:
+    # Paired tests and choices by valid would compare other users, or other candidates.
+    told = f"params: {name} is the same for all rows of a sweep, got"
+    assert told in message(tmp_path, f"{name}=[1, 2]")
+    assert told in message(tmp_path, params=[{"method": "finetune", name: 1}])
+    assert load(tmp_path, f"{name}=1").base[name] == 1
+
+
 def test_a_space_without_rows_or_seeds_is_refused(tmp_path: Path) -> None:
     assert "params: must have a group of rows, got none" in message(tmp_path, params=[])
     assert "seeds: must be distinct and at least one, got []" in message(tmp_path, seeds=[])
