@@ -53,6 +53,7 @@ def save_progress(folder: Path, progress: Progress) -> None:
     save_file(ranks, folder / _RANKINGS)
     content = {
         "epochs_done": progress.epochs_done,
+        "seconds": progress.seconds,
         "best_epoch": progress.best_epoch,
         "best_value": progress.best_value,
         "records": [asdict(record) for record in progress.records],

@@ -71,6 +71,8 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
         engine.all_reduce,
     )
     progress = resume(engine)
+    # What an earlier, lost worker spent on the epochs that are kept counts too.
+    started -= progress.seconds
     if engine.rank == 0:
         write_records(folder, progress.records)
 

@@ -41,6 +41,8 @@ class Progress:
     """Where training stands: all that a resumed run needs beside the engine's own state."""
 
     epochs_done: int = 0
+    seconds: float = 0.0
+    """Wall time of the epochs, ranking included, whichever process trained them."""
     records: tuple[EpochRecord, ...] = ()
     best_epoch: int = 0
     best_value: float = -math.inf
@@ -55,9 +57,11 @@ class Progress:
         value: float,
         state: Callable[[], dict[str, Tensor]],
         rankings: Sequence[Ranking] = (),
+        seconds: float = 0.0,
     ) -> "Progress":
         """Progress with one more epoch; `state` is asked for only if the epoch is the best so far."""
-        done = replace(self, epochs_done=record.step, records=(*self.records, record))
+        records, total = (*self.records, record), self.seconds + seconds
+        done = replace(self, epochs_done=record.step, seconds=total, records=records)
         if value > self.best_value:
             done = replace(done, best_epoch=record.step, best_value=value)
             return replace(done, best_state=state(), best_rankings=tuple(rankings))
@@ -173,7 +177,8 @@ def fit(
             (theirs,) = evaluator.rank_split(engine.objective.online_teacher, "valid")
             metrics |= {f"teacher_{name}": value for ranking in theirs for name, value in ranking.metrics().items()}
         record = EpochRecord(epoch + 1, int(time.time() * 1000), metrics)
-        progress = progress.after_epoch(record, metrics[config.checkpoint_metric], engine.trainable_state, rankings)
+        value, seconds = metrics[config.checkpoint_metric], time.monotonic() - started
+        progress = progress.after_epoch(record, value, engine.trainable_state, rankings, seconds)
         on_epoch(progress)
     engine.load_trainable(progress.best_state)
     return progress

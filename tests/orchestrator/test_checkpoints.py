@@ -23,14 +23,15 @@ RANKINGS = (
 
 @pytest.mark.parametrize(
     "progress",
-    [Progress(2, RECORDS, 1, 0.25, STATE, RANKINGS), Progress(1, RECORDS[:1])],
+    [Progress(2, 7.5, RECORDS, 1, 0.25, STATE, RANKINGS), Progress(1, 0.5, RECORDS[:1])],
     ids=["trained", "never better"],
 )
 def test_progress_comes_back_as_it_was(tmp_path: Path, progress: Progress) -> None:
     save_progress(tmp_path, progress)
     found = load_progress(tmp_path)
-    assert (found.epochs_done, found.records, found.best_epoch) == (
+    assert (found.epochs_done, found.seconds, found.records, found.best_epoch) == (
         progress.epochs_done,
+        progress.seconds,
         progress.records,
         progress.best_epoch,
     )
@@ -49,7 +50,7 @@ def test_progress_comes_back_as_it_was(tmp_path: Path, progress: Progress) -> No
 @pytest.mark.parametrize("file", ["progress.json", "best.safetensors", "rankings.safetensors"])
 @pytest.mark.parametrize("content", [None, b"", b"{", b"[]", b"{}", b'{"records": [{"step": 1}]}', b"\xff\xfe" * 40])
 def test_a_damaged_checkpoint_is_told_with_what_to_delete(tmp_path: Path, file: str, content: bytes | None) -> None:
-    save_progress(tmp_path, Progress(2, RECORDS, 1, 0.25, STATE))
+    save_progress(tmp_path, Progress(2, 7.5, RECORDS, 1, 0.25, STATE))
     if content is None:
         (tmp_path / file).unlink()
     else:

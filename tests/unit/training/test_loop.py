@@ -80,6 +80,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tiny_dataset: SequenceDataset
     _, resumed = run(tiny_dataset, engine=fresh, progress=saved[0])
     assert numbers(resumed) == numbers(straight)
     assert resumed.best_epoch == straight.best_epoch
+    trained = sum(record.metrics["train/seconds"] for record in resumed.records)
+    assert resumed.seconds > max(trained, saved[0].seconds), "epochs of both processes count"
     assert_close(fresh.trainable_state(), engine.trainable_state(), rtol=0.0, atol=0.0)
 
 
