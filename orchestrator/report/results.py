@@ -152,7 +152,8 @@ def _trial_rows(trial: Trial, stages: Path, ending: Ending | None) -> list[dict[
     layers = result.get("layers")
     if layers is None:
         return [{**base, **_split_metrics(result["metrics"])}]
-    return [{**base, **_split_metrics(layers[layer]), "num_layers": int(layer)} for layer in sorted(layers, key=int)]
+    costs = {n: {k: v for k, v in found.items() if k in COST_COLUMNS} for n, found in layers.items()}
+    return [{**base, **costs[n], **_split_metrics(layers[n]), "num_layers": int(n)} for n in sorted(layers, key=int)]
 
 
 def _read_result(stage: Path) -> dict[str, Any]:

@@ -96,16 +96,15 @@ def build_probe(job: Job, folder: Path) -> None:
     frames = []
     for layer, by_split in enumerate(zip(*splits, strict=True)):
         rankings = [ranking for one_split in by_split for ranking in one_split]
-        layers[str(layer)] = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+        metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+        layers[str(layer)] = metrics | teacher.parameter_counts(layer)
         frames += [ranking.frame(dataset).assign(layer=layer) for ranking in rankings]
     write_ranks(folder, frames)
-    counts = teacher.parameter_counts()
     seconds = time.monotonic() - started
     result: dict[str, Any] = {
         "method": "probe",
         "num_layers": teacher.num_layers,
         "layers": layers,
-        **counts,
         "seconds": seconds,
         "status": "finished",
     }

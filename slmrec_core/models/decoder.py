@@ -152,6 +152,12 @@ def final_norm(decoder: nn.Module) -> nn.Module:
     )
 
 
+def layer_index(name: str) -> int | None:
+    """The layer, from 0, that a decoder's parameter belongs to; None = embeddings, final norm."""
+    match = _LAYER_NAME.match(name)
+    return None if match is None else int(match["index"])
+
+
 def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
     """Full names of the linear maps inside the MLPs: where the paper puts LoRA.
 

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
 from slmrec_core.models.backbone import Backbone
-from slmrec_core.models.decoder import LayerChoice, final_norm, load_decoder, mlp_projections, set_attention
+from slmrec_core.models.decoder import (
+    LayerChoice,
+    final_norm,
+    layer_index,
+    load_decoder,
+    mlp_projections,
+    set_attention,
+)
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -165,13 +172,23 @@ class RecommenderModel(nn.Module):
         """Scores of all rows of the item table; row 0 is padding and gets −inf."""
         return table_scores(user_vectors, self.item_table)
 
-    def parameter_counts(self) -> dict[str, int]:
-        """Trained weights, the decoder's weights, and all with the vocabulary and the item table."""
-        decoder = sum(p.numel() for p in self.decoder.parameters())
-        own = sum(p.numel() for p in self.parameters()) - self.prompt_vectors.weight.numel()
+    def parameter_counts(self, depth: int | None = None) -> dict[str, int]:
+        """Trained weights, the decoder's weights, and all with the vocabulary and the item table.
+
+        Args:
+            depth: Layers that count, as a probe reads the model after one of them; None = all.
+        """
+        above = [
+            parameter
+            for name, parameter in self.decoder.named_parameters()
+            if depth is not None and (index := layer_index(name)) is not None and index >= depth
+        ]
+        unread = sum(p.numel() for p in above)
+        own = sum(p.numel() for p in self.parameters()) - self.prompt_vectors.weight.numel() - unread
+        trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return {
-            "params_trainable": sum(p.numel() for p in self.parameters() if p.requires_grad),
-            "params_decoder": decoder,
+            "params_trainable": trainable - sum(p.numel() for p in above if p.requires_grad),
+            "params_decoder": sum(p.numel() for p in self.decoder.parameters()) - unread,
             "params_total": own + self.vocab_size * self.hidden_size + self.item_table.numel(),
         }
 

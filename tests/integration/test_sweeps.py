@@ -82,6 +82,11 @@ class TestSmoke:
         frame = table(storage, "one").set_index(["row", "num_layers"])
 
         assert frame.loc[("probe", 4), "test/ndcg_at_10"] == pytest.approx(frame.loc[("teacher", 4), "test/ndcg_at_10"])
+        for name in ("params_trainable", "params_decoder", "params_total"):
+            depths = [int(frame.loc[("probe", n), name]) for n in range(5)]
+            assert depths == sorted(set(depths))
+            assert depths[4] == frame.loc[("teacher", 4), name]
+            assert depths[2] == frame.loc[("finetune", 2), name]
 
     def test_the_curves_in_mlflow_are_the_tables_with_step_as_depth(self, storage: Path) -> None:
         (parent,) = [run for run in runs(storage, "smoke") if run.info.run_name == "one"]

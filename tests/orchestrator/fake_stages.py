@@ -82,6 +82,7 @@ def write_stage(stages: Path, trial: Trial, quality: float = 0.1, steps: Sequenc
         "best_epoch": max(steps),
         "status": "finished",
     }
-    found = {"metrics": metrics[None]} if None in metrics else {"layers": {str(n): m for n, m in metrics.items()}}
+    layered = {str(n): {**m, "params_decoder": 1_000_000 * (n or 0)} for n, m in metrics.items()}
+    found = {"metrics": metrics[None]} if None in metrics else {"layers": layered}
     (folder / "result.json").write_text(json.dumps({**result, **found}))
     return folder

@@ -77,7 +77,9 @@ def test_a_row_per_trial_and_seed_and_per_layer_of_a_probe(study: Study) -> None
     assert frame.columns[-1] == "status"
     assert (frame["status"] == "finished").all()
     assert len(frame) == 2 * (1 + 3 + 4)
-    assert frame.loc[(frame["method"] == "probe") & (frame["seed"] == 1), "num_layers"].tolist() == [0, 1, 2]
+    probe = frame[(frame["method"] == "probe") & (frame["seed"] == 1)]
+    assert probe["num_layers"].tolist() == [0, 1, 2]
+    assert probe["params_decoder"].tolist() == [0, 1_000_000, 2_000_000]
     # Valid before test, so that the eye does not choose by test.
     metrics = [name for name in frame.columns if "/" in name]
     assert [name.split("/")[0] for name in metrics] == ["valid"] * 6 + ["test"] * 6

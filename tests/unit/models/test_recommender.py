@@ -208,6 +208,13 @@ def test_parameters_are_counted_by_hand(item_table: Tensor) -> None:
         "params_decoder": decoder + lora,
         "params_total": decoder + lora + projections + outside,
     }
+    assert tiny_model(item_table).parameter_counts(depth=1) == {
+        "params_trainable": lora // 2 + projections,
+        "params_decoder": decoder - layer + lora // 2,
+        "params_total": decoder - layer + lora // 2 + projections + outside,
+    }
+    assert tiny_model(item_table).parameter_counts(depth=2) == tiny_model(item_table).parameter_counts()
+    assert tiny_model(item_table).parameter_counts(depth=0)["params_decoder"] == 32, "the final norm alone"
     full = tiny_model(item_table, tuning="full")
     template = full.prompt_vectors.weight.numel()
     assert full.parameter_counts() == {
