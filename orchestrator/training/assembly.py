@@ -96,9 +96,10 @@ def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.
     """
     distillation, pairing = experiment.objective, experiment.pairing()
     student = build_student(experiment, inputs)
-    teacher = inputs.teacher().to(device) if experiment.needs_teacher_stage else None
+    # With stored states the teacher itself is never loaded.
+    teacher = inputs.teacher().to(device) if pairing is not None and distillation.runs_teacher else None
     online = None
-    if distillation.mode == "online" and pairing is not None:
+    if experiment.trains_teacher:
         seed_torch(experiment.seed, "online-teacher")
         online = _network(experiment.teacher_model(), experiment, inputs.item_table()).to(device)
     reference, states = online or teacher, inputs.states()
@@ -109,9 +110,10 @@ def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.
         distillation,
         pairing,
         teacher_norms=_teacher_norms(experiment, states, reference, data, device),
-        teacher_width=reference.hidden_size if reference is not None else None,
+        teacher_width=_teacher_width(states, reference),
         online_teacher=online,
-        teacher_table=reference.item_table if reference is not None and distillation.logit_weight > 0 else None,
+        # Teacher and student of one row score against one frozen table.
+        teacher_table=student.item_table if distillation.logit_weight > 0 else None,
     ).to(device)
     return objective, _teacher(experiment, teacher, states, data)
 
@@ -142,6 +144,12 @@ def _network(
     return RecommenderModel.from_backbone(config, backbone, item_table, dtype)
 
 
+def _teacher_width(states: dict[int | str, StoredLayer], reference: RecommenderModel | None) -> int | None:
+    """The teacher's hidden size; None = no term aligns states."""
+    widths = [store.values.shape[1] for name, store in states.items() if isinstance(name, int)]
+    return widths[0] if widths else None if reference is None else reference.hidden_size
+
+
 def _teacher_norms(
     experiment: ExperimentConfig,
     states: dict[int | str, StoredLayer],
@@ -169,8 +177,7 @@ def _teacher(
     distillation, pairing = experiment.objective, experiment.pairing()
     if pairing is None or distillation.mode == "online" or not distillation.needs_teacher:
         return NoTeacher()
-    if distillation.teacher_states == "recompute":
-        assert network is not None
+    if network is not None:
         return LiveTeacher(network, pairing.teacher_layers if distillation.aligns else (), distillation.align_at)
     layers = {name: store for name, store in states.items() if isinstance(name, int)}
     return StoredTeacher(layers, states.get(USER_VECTORS), data.targets_per_window)

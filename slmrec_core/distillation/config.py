@@ -55,6 +55,11 @@ class DistillationConfig(FrozenConfig):
         """True = a term asks for the teacher."""
         return self.aligns or self.logit_weight > 0
 
+    @property
+    def runs_teacher(self) -> bool:
+        """True = a frozen teacher runs at every step: offline, with a term that asks for it, and nothing stored."""
+        return self.mode == "offline" and self.needs_teacher and self.teacher_states == "recompute"
+
     def weights(self) -> dict[str, float]:
         """Weight by term name, as in `DistillationLosses`."""
         return {

@@ -1,0 +1,84 @@
+"""From stages on disk to what is trained, without a cluster: a teacher is read as its settings say."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from orchestrator.planning.plan import Plan, add_row
+from orchestrator.storage.stages import Stage
+from orchestrator.training.assembly import build_objective, build_student, experiment_of, inputs_of
+from orchestrator.training.job import Job
+from orchestrator.training.tasks import build_data, build_sasrec, build_states
+from slmrec_core.recommender import Recommender
+from slmrec_core.training.loop import TrainingData
+from tests.orchestrator.small_spaces import BASE, space_of
+
+CPU = torch.device("cpu")
+EVERY_TERM = BASE | {
+    "method": "distill",
+    "student.num_layers": 2,
+    "distillation.logit_weight": 0.5,
+    "max_seq_len": 8,
+    "item_table.training.epochs": 1,
+    "training.precision": "fp32",
+}
+
+
+def job_of(plan: Plan, stage: Stage, storage: Path) -> Job:
+    experiment = plan.experiments[stage.stage_id].model_dump(mode="json")
+    return Job(stage, experiment, storage, "x", plan.workers, threads=1, cpus=1.0, use_gpu=False, provenance={})
+
+
+def built(storage: Path, **settings: object) -> Job:
+    """The job of a distilled student, every stage that it reads built; the teacher is not trained."""
+    plan = Plan()
+    trial = add_row(plan, space_of({}), EVERY_TERM | settings, seed=0)
+    for stage in plan.stages.values():
+        job = job_of(plan, stage, storage)
+        if stage.stage_id == trial.stage_id:
+            return job
+        if job.store.is_done(stage.stage_id):
+            continue
+        with job.store.build(stage, {}) as folder:
+            if stage.kind == "data":
+                build_data(experiment_of(job), folder)
+            elif stage.kind == "sasrec":
+                build_sasrec(job, folder)
+            elif stage.kind == "states":
+                build_states([job], [folder])
+            else:
+                dataset, student = inputs_of(job).dataset(), build_student(experiment_of(job), inputs_of(job))
+                Recommender(student, list(dataset.item_ids), 8).save_pretrained(folder / "model")
+    raise AssertionError(trial)
+
+
+def terms(job: Job) -> dict[str, float]:
+    """Of the first users, in eval mode."""
+    experiment = experiment_of(job)
+    objective, teacher = build_objective(experiment, inputs_of(job), CPU)
+    data = TrainingData(inputs_of(job).dataset(), experiment.max_seq_len, experiment.training)
+    batch = data.batch(data.examples[:16])
+    found = objective.eval()(batch.item_ids, batch.read_mask, batch.targets, teacher.signal(batch))
+    return {name: value.item() for name, value in found.items()}
+
+
+@pytest.fixture(scope="module")
+def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("storage")
+
+
+def test_stored_states_are_the_live_teacher(storage: Path) -> None:
+    stored = terms(built(storage))
+    live = terms(built(storage, **{"distillation.teacher_states": "recompute"}))
+    assert {"next_item", "cosine", "norm", "supervision", "logit"} <= stored.keys()
+    # States are kept in bfloat16.
+    assert stored == pytest.approx(live, rel=2e-2)
+    assert stored != live
+
+
+def test_with_stored_states_the_teacher_is_not_loaded(storage: Path) -> None:
+    job = built(storage)
+    (storage / "stages" / job.stage.inputs["teacher"]).rename(storage / "away")
+    assert terms(job)["cosine"] > 0
+    (storage / "away").rename(storage / "stages" / job.stage.inputs["teacher"])
