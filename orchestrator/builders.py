@@ -64,7 +64,12 @@ class Builder:
             threads=share.threads,
             cpus=share.cpus_per_worker,
             use_gpu=share.use_gpu,
-            provenance={**provenance(), "workers": plan.workers.model_dump(mode="json"), "threads": share.threads},
+            provenance={
+                **provenance(),
+                "workers": plan.workers.model_dump(mode="json"),
+                "threads": share.threads,
+                "device": "cuda" if share.use_gpu else "cpu",
+            },
         )
 
     def _build_wave(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""What can fail by the user's mistake, done before Ray starts: data read and filtered, backbones fetched.
+"""What can fail before Ray starts is done there: finished stages checked, data read and filtered, backbones fetched.
 
 A wrong column or an unreachable hub is then answered in seconds, with exit code 2, and not by a failed trial.
 """
@@ -16,9 +16,10 @@ from slmrec_core.models.recommender import RecommenderConfig
 
 
 def prepare(plan: Plan, storage: Path) -> None:
-    """Builds the data stages of a plan and opens the backbones that it still needs.
+    """Checks the finished stages of a plan, builds its data stages and opens the backbones that it still needs.
 
     Raises:
+        CheckpointError: A finished stage is not what its manifest says.
         DataError: The data cannot be read, or nothing is left of them.
         ConfigError: A backbone cannot be read, or has fewer layers than a model asks for.
         DownloadError: Something could not be fetched.
@@ -27,6 +28,10 @@ def prepare(plan: Plan, storage: Path) -> None:
     from orchestrator.training.tasks import build_data  # noqa: PLC0415
 
     store = StageStore(storage / "stages")
+    if finished := [name for name in plan.stages if store.is_done(name)]:
+        progress(f"Checking {len(finished)} finished stage(s)")
+        for name in finished:
+            store.verify(name)
     for stage in plan.of_kind("data"):
         if not store.is_done(stage.stage_id):
             with store.build(stage, provenance()) as folder:

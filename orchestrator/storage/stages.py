@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import json
 import os
+import platform
 import shutil
 import threading
 import time
@@ -89,7 +90,7 @@ class StageStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def verify(self, name: str) -> None:
-        """Compares the sizes and hashes of a stage's files with its manifest.
+        """Compares the sizes and hashes of a stage's files with its manifest, as is done before a stage is used again.
 
         Raises:
             CheckpointError: A file is missing or altered.
@@ -125,7 +126,8 @@ class StageStore:
             "kind": stage.kind,
             "settings": stage.settings,
             "inputs": stage.inputs,
-            "provenance": dict(provenance),
+            # The sweep's driver may be on another machine.
+            "provenance": {**provenance, "host": platform.node()},
             "files": files,
         }
         (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))

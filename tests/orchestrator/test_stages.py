@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import threading
 import time
 from hashlib import sha256
@@ -43,7 +44,7 @@ def test_a_name_is_made_of_what_defines_the_numbers() -> None:
 
 
 def test_a_stage_appears_whole_with_size_and_hash_of_every_file(store: StageStore) -> None:
-    with store.build(STAGE, {"host": "here"}) as folder:
+    with store.build(STAGE, {"host": "the driver's", "commit": "abc"}) as folder:
         (folder / "a.txt").write_text("abc")
         assert not store.is_done(STAGE.stage_id)
         assert not store.path(STAGE.stage_id).exists()
@@ -53,7 +54,7 @@ def test_a_stage_appears_whole_with_size_and_hash_of_every_file(store: StageStor
         "kind": "finetune",
         "settings": {"layers": 2},
         "inputs": {"data": "data-0"},
-        "provenance": {"host": "here"},
+        "provenance": {"host": platform.node(), "commit": "abc"},
         "files": {"a.txt": {"bytes": 3, "sha256": sha256(b"abc").hexdigest()}},
     }
     assert store.is_done(STAGE.stage_id)
