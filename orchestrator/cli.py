@@ -143,8 +143,10 @@ def _changes(before: dict[str, dict[str, object]], now: dict[str, dict[str, obje
         return []
     changes = []
     for name in sorted({key for settings in [*before.values(), *now.values()] for key in settings} - {"stage"}):
-        old = sorted({str(settings.get(name)) for settings in before.values()})
-        new = sorted({str(settings.get(name)) for settings in now.values()})
+        # A row has the settings that its method reads.
+        old, new = (
+            sorted({str(settings[name]) for settings in plan.values() if name in settings}) for plan in (before, now)
+        )
         if old != new:
             changes.append(f"{name}: {', '.join(old)} → {', '.join(new)}")
     trials = [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())]

@@ -191,6 +191,20 @@ class ExperimentConfig(FrozenConfig):
         offline = self.distillation.mode == "offline" and self.distillation.needs_teacher
         return self.method == "distill" and (offline or self.student.init == "teacher")
 
+    def used_settings(self) -> dict[str, object]:
+        """The settings that this row's numbers depend on, by dotted name; what its method never reads is left out."""
+        used = {"method", "seed", "shared_teacher", "max_seq_len", "data", "item_table", "evaluation"}
+        used |= {
+            "sasrec": set(),
+            "finetune": {"backbone", "training", "student"},
+            "distill": {"backbone", "training", "student", "distillation"},
+            "probe": {"backbone", "training", "probe"},
+        }[self.method]
+        if self.needs_teacher_stage or self.trains_teacher:
+            used.add("teacher")
+        starts_alike = {"student.init"} if self.method == "finetune" else set()
+        return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
+
     def simplified(self) -> "ExperimentConfig":
         """The same training under its simplest name.
 

@@ -174,7 +174,9 @@ class StagePlanner:
     def _distillation(self) -> dict[str, Any]:
         experiment, pairing = self.experiment, self.experiment.pairing()
         assert pairing is not None
-        blocks = {"num_blocks": pairing.num_blocks, "teacher_layers": pairing.teacher_layers}
+        # Supervision heads alone ask for no teacher, however deep it is.
+        taught = pairing.teacher_layers if experiment.distillation.aligns else None
+        blocks = {"num_blocks": pairing.num_blocks, "teacher_layers": taught}
         return {
             "distillation": dotted(experiment.distillation) | blocks,
             "init": experiment.student.init,
@@ -234,7 +236,7 @@ def _add_trial(plan: Plan, stage_id: str, row: str, experiment: ExperimentConfig
         else None,
         num_blocks=pairing.num_blocks if pairing else None,
         seed=experiment.seed,
-        settings=dotted(experiment),
+        settings=experiment.used_settings(),
         shared_teacher=experiment.shared_teacher,
     )
     if all(known.trial_id != trial.trial_id for known in plan.trials):

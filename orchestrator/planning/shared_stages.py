@@ -61,7 +61,7 @@ def _check_ranges(scratch: Plan, space: SearchSpace, group: dict[str, Any], axes
 
 def _check_metric(scratch: Plan, space: SearchSpace) -> None:
     """What a point is worth is the value of its best epoch, so both must be chosen by one metric."""
-    kept = {str(trial.settings["training.checkpoint_metric"]) for trial in scratch.trials}
+    kept = {str(experiment.training.checkpoint_metric) for experiment in scratch.experiments.values()}
     if kept != {space.select.metric}:
         raise ConfigError(
             f"select.metric: must be the training.checkpoint_metric of drawn points, {', '.join(sorted(kept))},"

@@ -28,6 +28,6 @@ class Trial:
     """None = nothing is aligned."""
     seed: int
     settings: dict[str, object] = field(default_factory=dict)
-    """Resolved hashed settings under dotted names."""
+    """Resolved settings that its numbers depend on, under dotted names."""
     shared_teacher: bool = False
     """True = the teacher comes from another seed, so the seeds are not end to end."""

@@ -98,6 +98,22 @@ def test_a_setting_moves_the_stages_that_depend_on_it_and_no_others(
     assert {role for role in usual if found[role] != usual[role]} == moved
 
 
+@pytest.mark.parametrize(("name", "moved"), [(name, moved) for name, _, moved in MOVED if "." in name])
+def test_a_row_shows_the_settings_that_its_stage_depends_on_and_no_others(name: str, moved: set[str]) -> None:
+    rows = {trial.row: trial for trial in plan_of(*ALL).trials}
+    shown = {row for row in ("sasrec", "finetune", "distill", "probe") if name in rows[row].settings}
+    # Says how much is computed at a time, not what.
+    shown = set() if name == "evaluation.batch_size" else shown
+    assert shown == moved - {"data", "teacher", "states"}
+
+
+def test_a_student_without_a_teacher_does_not_depend_on_its_depth() -> None:
+    supervised = DISTILL | {name: 0.0 for name in WEIGHTS if "supervision" not in name}
+    plans = [plan_of(supervised, base={"teacher.num_layers": depth}) for depth in (6, 8)]
+    assert stage_ids(plans[0], "distill") == stage_ids(plans[1], "distill")
+    assert not [name for name in plans[0].trials[-1].settings if name.startswith("teacher.")]
+
+
 def seed_one() -> dict[str, set[str]]:
     plan = plan_of(*ALL, seeds=[1])
     teacher = only(plan, "probe").inputs["teacher"]
