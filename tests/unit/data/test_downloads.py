@@ -66,11 +66,15 @@ def test_a_second_call_downloads_nothing(index: Index, tmp_path: Path) -> None:
     assert index.calls == 1
 
 
-def test_the_terms_reach_stderr_once(index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    for _ in range(2):
-        fetch_from_wheel(index.wheel(), tmp_path / "cache", download=index.download)
+def test_the_terms_reach_stderr_once(
+    index: Index, tmp_path: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.INFO):
+        for _ in range(2):
+            fetch_from_wheel(index.wheel(), tmp_path / "cache", download=index.download)
 
     assert capsys.readouterr().err.count("pack==1.0: for research") == 1
+    assert "for research" not in caplog.text, "who shows the log would read it twice"
 
 
 def test_a_damaged_cached_file_is_fetched_again_and_the_log_says_so(
