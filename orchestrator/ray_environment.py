@@ -4,6 +4,9 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     # The default poll of 2 s costs each trial seconds at its start and end.
     "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # A process of its own for each trial, which tells a training loop of a coming preemption. Ours checkpoints every
+    # epoch anyway, and goes on from there on another node.
+    "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
     # On a busy machine Ray's own processes take longer than its 30 s to come up.
     "RAY_raylet_start_wait_time_s": "180",
     "TOKENIZERS_PARALLELISM": "false",
