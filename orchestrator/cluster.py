@@ -3,9 +3,11 @@
 import contextlib
 import logging
 import os
+import socket
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -16,6 +18,7 @@ from slmrec_core.errors import ConfigError
 
 ROOT = Path(__file__).resolve().parents[1]
 _AUTH_TOKEN = Path("~/.ray/auth_token")
+_ANSWER_S = 10.0
 
 
 @contextlib.contextmanager
@@ -24,35 +27,63 @@ def connected() -> Iterator[list[Node]]:
 
     A cluster is joined where RAY_ADDRESS names one, as under `ray job submit`; otherwise one is started here, with
     its dashboard, since Ray frees the workers of a trial that was stopped early through it.
+
+    Raises:
+        ConfigError: No cluster is where RAY_ADDRESS says.
     """
-    environment = {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path()}
-    for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN"):
-        if name in os.environ:
-            environment[name] = os.environ[name]
     # Failures are told by us, in a sentence; Ray's own tracebacks stay in its logs and in the sweep's folder.
     for name in ("ray", "ray.tune", "ray.train", "ray.data"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    joins = "RAY_ADDRESS" in os.environ
-    if joins:
-        # Ray frees the workers of a stopped trial through an actor that looks for its cluster, and finds it by this
-        # alone where a machine has several.
-        environment["RAY_ADDRESS"] = os.environ["RAY_ADDRESS"]
-    ray.init(
-        address=os.environ["RAY_ADDRESS"] if joins else "local",
-        include_dashboard=None if joins else True,
-        dashboard_host=None if joins else "127.0.0.1",
-        runtime_env={"env_vars": environment},
-        log_to_driver=False,
-        logging_level=logging.ERROR,
-        configure_logging=False,
-    )
-    if not joins and (token := _AUTH_TOKEN.expanduser()).is_file():
-        # Ray writes it readable for all.
-        token.chmod(0o600)
+    # Under `ray job submit --runtime-env-json` Ray takes a key that both the job and we set for a conflict. What we
+    # set starts from what the job has, so ours holds.
+    os.environ["RAY_OVERRIDE_JOB_RUNTIME_ENV"] = "1"
+    address = os.environ.get("RAY_ADDRESS")
     try:
+        if address in (None, "", "local"):
+            _init("local", {}, include_dashboard=True, dashboard_host="127.0.0.1")
+            if (token := _AUTH_TOKEN.expanduser()).is_file():
+                # Ray writes it readable for all.
+                token.chmod(0o600)
+        else:
+            _join(address)
         yield _nodes()
     finally:
         ray.shutdown()
+
+
+def _join(address: str) -> None:
+    must = "RAY_ADDRESS: must be <host>:<port> of the head of a cluster that is up, got"
+    if "://" in address:
+        raise ConfigError(
+            f"{must} the URL {address!r}, which is for `ray job submit -- python orchestrator/sweep.py`. Submit a job,"
+            " or unset it to start Ray here."
+        )
+    try:
+        host, _, port = address.rpartition(":")
+        if host and port.isdigit():
+            # Ray itself takes two minutes to find that nobody is there.
+            socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
+        # Ray frees the workers of a stopped trial through an actor that looks for its cluster, and finds it by this
+        # alone where a machine has several.
+        _init(address, {"RAY_ADDRESS": address})
+    # A host or port that cannot be; a network that does not lead there.
+    except (ValueError, OverflowError, OSError) as error:
+        why = (str(error).splitlines() or [repr(error)])[0]
+        raise ConfigError(
+            f"{must} {address!r} ({why}). Give what `ray start --head` printed, or unset it to start Ray here."
+        ) from error
+
+
+def _init(address: str, environment: dict[str, str], **options: Any) -> None:
+    own = {name: os.environ[name] for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN") if name in os.environ}
+    ray.init(
+        address=address,
+        runtime_env={"env_vars": {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path(), **own, **environment}},
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        configure_logging=False,
+        **options,
+    )
 
 
 def check_storage_is_shared(storage: Path, nodes: list[Node]) -> None:
