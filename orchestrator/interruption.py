@@ -25,17 +25,34 @@ class Interruption:
         """Handles both signals for the length of the block; after the first, further ones are ignored."""
 
         def handle(number: int, frame: FrameType | None) -> None:
-            for name in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(name, signal.SIG_IGN)
-            self.signal_number = number
+            self._take(number)
             raise Interrupted
 
         earlier = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
         finally:
-            for number, handler in earlier.items():
-                signal.signal(number, handler)
+            # The process is about to end: another signal would only cut short how it does.
+            if self.signal_number is None:
+                for number, handler in earlier.items():
+                    signal.signal(number, handler)
+
+    def notice(self, error: BaseException) -> int | None:
+        """The signal behind what was caught, whoever handled it; None = there was none.
+
+        Ray puts a handler of its own in the place of ours while it starts: on SIGTERM it raises SystemExit(15).
+        """
+        if self.signal_number is None:
+            if isinstance(error, SystemExit) and error.code == signal.SIGTERM:
+                self._take(signal.SIGTERM)
+            elif isinstance(error, KeyboardInterrupt):
+                self._take(signal.SIGINT)
+        return self.signal_number
+
+    def _take(self, number: int) -> None:
+        for name in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(name, signal.SIG_IGN)
+        self.signal_number = number
 
     def check(self) -> None:
         """Raises `Interrupted` if a signal has come that something swallowed."""

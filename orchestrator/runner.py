@@ -68,8 +68,8 @@ def run_sweep(sweep: Sweep) -> int:
             mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
             mirror.start()
             return _run(sweep, mirror, interruption, stack)
-        except BaseException:
-            number, was_started = interruption.signal_number, sweep.folder.exists
+        except BaseException as error:
+            number, was_started = interruption.notice(error), sweep.folder.exists
             if number is not None:
                 # First of all: `ray job stop` kills three seconds after its signal.
                 say(
