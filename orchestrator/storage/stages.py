@@ -7,16 +7,15 @@ the place is taken by then, the other builder won. A builder keeps a heartbeat; 
 import contextlib
 import hashlib
 import json
-import os
 import platform
 import shutil
-import threading
 import time
 import uuid
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from orchestrator.storage.heartbeat import beating
 from slmrec_core.errors import CheckpointError
 
 NUMBERS = 1
@@ -81,9 +80,10 @@ class StageStore:
         """
         folder = self.root / f".building-{stage.stage_id}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
+        (folder / _HEARTBEAT).touch()
         try:
             # Kept to the end: hashing what is large takes longer than a heartbeat may be missing.
-            with _heartbeat(folder / _HEARTBEAT):
+            with beating(folder / _HEARTBEAT, HEARTBEAT_S):
                 yield folder
                 self._commit(stage, folder, provenance)
         finally:
@@ -144,26 +144,6 @@ class StageStore:
                 f"stage {stage.stage_id}: its folder must have a manifest, got {self.path(stage.stage_id)} without one."
                 " Delete it and resume."
             ) from error
-
-
-@contextlib.contextmanager
-def _heartbeat(file: Path) -> Iterator[None]:
-    file.touch()
-    stop = threading.Event()
-
-    def beat() -> None:
-        while not stop.wait(HEARTBEAT_S):
-            # The folder may be renamed or removed under us at the very end; there is nothing left to keep alive then.
-            with contextlib.suppress(FileNotFoundError):
-                os.utime(file)
-
-    thread = threading.Thread(target=beat, daemon=True, name="stage-heartbeat")
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def _age(folder: Path) -> float:

@@ -1,21 +1,30 @@
 """The folder of one sweep: its plan, whether it is finished, and whether anyone is still at it."""
 
 import json
+import logging
 import os
 import platform
 import re
-import threading
 import time
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Literal
 
+from orchestrator.storage.heartbeat import beating
 from slmrec_core.errors import CheckpointError, ConfigError
 
+logger = logging.getLogger(__name__)
+
 State = Literal["running", "finished", "failed", "killed"]
-_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*")
-_HEARTBEAT = ".heartbeat"
+_MAX_NAME = 100
+"""Ray and MLflow make longer names of it, and a file's ends after 255 characters."""
+_NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{_MAX_NAME - 1}}}")
+_PLAN = ("id", "space", "created", "settings")
+"""Keys that plan.json must have."""
+_HEARTBEAT = ".heartbeat-"
+"""And a number: whoever takes up the sweep of a dead process makes the next one."""
 _HEARTBEAT_S = 5.0
 _DEAD_AFTER_S = 30.0
 
@@ -25,7 +34,7 @@ class SweepFolder:
 
     Args:
         storage: The storage directory.
-        name: Letters, digits, dots, underscores and hyphens.
+        name: At most 100 letters, digits, dots, underscores and hyphens.
 
     Raises:
         ConfigError: Another kind of name.
@@ -34,7 +43,8 @@ class SweepFolder:
     def __init__(self, storage: Path, name: str) -> None:
         if not _NAME.fullmatch(name):
             raise ConfigError(
-                f"--name: must be letters, digits, '.', '_' and '-', the first not '.', got {name!r}. E.g. depth-1."
+                f"--name: must be letters, digits, '.', '_' and '-', at most {_MAX_NAME}, the first not '.',"
+                f" got {name!r}. E.g. depth-1."
             )
         self.name = name
         self.path = storage / "sweeps" / name
@@ -48,41 +58,55 @@ class SweepFolder:
     def state(self) -> State:
         """How it ended; `killed` too for a sweep that says it is running but has no heartbeat."""
         # plan.json is written first, so a process may have been killed between the two.
-        state: State = self._read("state.json")["state"] if (self.path / "state.json").is_file() else "running"
+        state: State = self._read("state.json", "state")["state"] if (self.path / "state.json").is_file() else "running"
         return "killed" if state == "running" and not self.is_alive else state
 
     @property
     def is_alive(self) -> bool:
         """True = a process is at it now, here or on another node."""
-        beat = self.path / _HEARTBEAT
-        try:
-            is_fresh = time.time() - beat.stat().st_mtime < _DEAD_AFTER_S
-            owner, _, pid = beat.read_text().rpartition(" ")
-        except FileNotFoundError:
-            return False
-        # After kill -9 on this machine nobody has to wait until the heartbeat is old.
-        return is_fresh and not (owner == _this_machine() and pid.isdigit() and not _runs(int(pid)))
+        beat = self._last_beat()
+        return beat is not None and _is_beating(beat)
+
+    @property
+    def sweep_id(self) -> str:
+        """Its own for ever and everywhere: other storage directories may have a sweep of the same name."""
+        return str(self._plan()["id"])
 
     @property
     def space(self) -> str:
         """Name of the search space."""
-        return str(self._read("plan.json")["space"])
+        return str(self._plan()["space"])
 
     @property
     def created(self) -> float:
         """UNIX time of its first start."""
-        return float(self._read("plan.json")["created"])
+        return float(self._plan()["created"])
+
+    @property
+    def resume_command(self) -> str:
+        """For a shell."""
+        return str(self._plan()["resume_command"])
 
     def planned_settings(self) -> dict[str, Any]:
         """Settings by trial, as they were when the sweep was started."""
-        settings: dict[str, Any] = self._read("plan.json")["settings"]
+        settings: dict[str, Any] = self._plan()["settings"]
         return settings
 
     def start(self, space: str, plan: dict[str, Any]) -> None:
-        """Writes the plan of a new sweep."""
+        """Writes the plan of a new sweep.
+
+        Args:
+            space: Name of the search space.
+            plan: `settings`, `resume_command`, and whatever else people may look for.
+        """
         self.path.mkdir(parents=True, exist_ok=True)
-        write_json(self.path / "plan.json", {"space": space, "created": time.time(), **plan})
+        own = {"id": uuid.uuid4().hex, "space": space, "created": time.time()}
+        write_json(self.path / "plan.json", {**plan, **own})
         self.set_state("running")
+
+    def update(self, **changes: object) -> None:
+        """Writes the plan again, with what has changed in it."""
+        write_json(self.path / "plan.json", self._plan() | changes)
 
     def set_state(self, state: State) -> None:
         """Notes how it stands."""
@@ -95,53 +119,75 @@ class SweepFolder:
         Raises:
             ConfigError: Another process is at this sweep.
         """
-        if self.is_alive:
-            raise ConfigError(
-                f"--name: sweep {self.name} is being run by another process, got a heartbeat in {self.path}."
-                " Wait for it, or give another --name."
-            )
-        beat = self.path / _HEARTBEAT
-        self.path.mkdir(parents=True, exist_ok=True)
-        beat.write_text(f"{_this_machine()} {os.getpid()}")
-        stop = threading.Event()
-
-        def keep() -> None:
-            while not stop.wait(_HEARTBEAT_S):
-                # A sweep whose folder was deleted under it has other messages to give than this one.
-                with suppress(FileNotFoundError):
-                    os.utime(beat)
-
-        thread = threading.Thread(target=keep, daemon=True, name="sweep-heartbeat")
-        thread.start()
+        beat = self._claim()
         try:
-            yield
+            with beating(beat, _HEARTBEAT_S):
+                yield
         finally:
-            stop.set()
-            thread.join()
             beat.unlink(missing_ok=True)
 
-    def _read(self, file: str) -> dict[str, Any]:
+    def _claim(self) -> Path:
+        """A heartbeat of ours, after those of the dead; of several processes that try at a time one gets it."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        last = self._last_beat()
+        if last is None or not _is_beating(last):
+            beat = self.path / f"{_HEARTBEAT}{1 if last is None else _number(last) + 1}"
+            with suppress(FileExistsError):
+                # Only one can create a file, on network file systems too, where locks may do nothing.
+                with beat.open("x") as file:
+                    file.write(f"{_this_machine()} {os.getpid()}")
+                if self._last_beat() == beat:
+                    for dead in self._beats()[:-1]:
+                        dead.unlink(missing_ok=True)
+                    return beat
+                # Others have come and gone since we looked, and one is there.
+                beat.unlink(missing_ok=True)
+        raise ConfigError(
+            f"--name: sweep {self.name} is being run by another process, got a heartbeat in {self.path}."
+            " Wait for it, or give another --name."
+        )
+
+    def _beats(self) -> list[Path]:
+        numbered = (p for p in self.path.glob(f"{_HEARTBEAT}*") if p.name.removeprefix(_HEARTBEAT).isdigit())
+        return sorted(numbered, key=_number)
+
+    def _last_beat(self) -> Path | None:
+        return next(reversed(self._beats()), None)
+
+    def _plan(self) -> dict[str, Any]:
+        return self._read("plan.json", *_PLAN)
+
+    def _read(self, file: str, *keys: str) -> dict[str, Any]:
         try:
-            content: dict[str, Any] = json.loads((self.path / file).read_text())
+            content = json.loads((self.path / file).read_text())
+            if not (isinstance(content, dict) and set(keys) <= content.keys()):
+                raise ValueError(f"{json.dumps(content)[:60]} …")
         except FileNotFoundError as error:
             raise ConfigError(
                 f"--name: no sweep of this name is in {self.path.parent}, got {self.name!r}. Leave out --resume, or"
                 " give another --storage."
             ) from error
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             raise CheckpointError(
-                f"sweep {self.name}: {self.path / file} must be JSON, got {error}. Delete {self.path}; finished stages"
-                " are kept elsewhere."
+                f"sweep {self.name}: {self.path / file} must be JSON with {', '.join(keys)}, got {error}."
+                f" Delete {self.path}; finished stages are kept elsewhere."
             ) from error
         return content
 
 
 def sweeps(storage: Path) -> list[SweepFolder]:
-    """All sweeps of a storage directory, newest first."""
-    names = [path.parent.name for path in (storage / "sweeps").glob("*/plan.json")]
-    # What has another kind of name is not ours.
-    folders = [SweepFolder(storage, name) for name in names if _NAME.fullmatch(name)]
-    return sorted(folders, key=lambda sweep: sweep.created, reverse=True)
+    """All sweeps of a storage directory, newest first; what cannot be read is told and left out."""
+    found: list[tuple[float, SweepFolder]] = []
+    for path in (storage / "sweeps").glob("*/plan.json"):
+        # What has another kind of name is not ours.
+        if _NAME.fullmatch(path.parent.name):
+            folder = SweepFolder(storage, path.parent.name)
+            try:
+                _ = folder.state
+                found.append((folder.created, folder))
+            except (CheckpointError, ValueError, OSError) as error:
+                logger.warning("Left out: %s", error)
+    return [folder for _, folder in sorted(found, key=lambda pair: pair[0], reverse=True)]
 
 
 def write_json(path: Path, content: object) -> None:
@@ -149,6 +195,20 @@ def write_json(path: Path, content: object) -> None:
     temporary = path.with_name(f".{path.name}.part")
     temporary.write_text(json.dumps(content, indent=2, sort_keys=True))
     temporary.replace(path)
+
+
+def _number(beat: Path) -> int:
+    return int(beat.name.removeprefix(_HEARTBEAT))
+
+
+def _is_beating(beat: Path) -> bool:
+    try:
+        is_fresh = time.time() - beat.stat().st_mtime < _DEAD_AFTER_S
+        owner, _, pid = beat.read_text().rpartition(" ")
+    except FileNotFoundError:
+        return False
+    # After kill -9 on this machine nobody has to wait until the heartbeat is old.
+    return is_fresh and not (owner == _this_machine() and pid.isdigit() and not _runs(int(pid)))
 
 
 def _this_machine() -> str:
