@@ -3,19 +3,20 @@
 import argparse
 import logging
 import os
-import shlex
 import stat
-import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from orchestrator.console import complain, say
+from orchestrator.planning.agreement import Settings, agreed_settings, differences
 from orchestrator.planning.plan import Plan, make_plan, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
 from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.resources import Node, allocate
+from orchestrator.resume_command import resume_command
 from orchestrator.space.search_space import SearchSpace, load_search_space, space_names
 from orchestrator.storage.failures import describe
 from orchestrator.storage.stages import StageStore
@@ -54,8 +55,8 @@ def _run(options: argparse.Namespace) -> int:
     if options.dry_run:
         _say_plan(plan, space, storage)
         return 0
-    folder = _folder(storage, space_name, options.name, options.resume, plan)
-    command = _resume_command(options, storage, folder.name)
+    folder = _folder(storage, space_name, options.name, options.resume, agreed_settings(plan, space))
+    command = resume_command(options.space, options.set, storage, folder.name)
     os.environ.update(RAY_ENVIRONMENT)
     # Ray, torch's trainers and MLflow take seconds to import; a mistake above is answered without them.
     from orchestrator.runner import Sweep, run_sweep  # noqa: PLC0415
@@ -108,8 +109,7 @@ def _made(storage: Path) -> None:
             # On a mount that belongs to another user, who may write is not ours to say.
             with suppress(PermissionError):
                 storage.chmod(0o700)
-        (storage / ".writable").touch()
-        (storage / ".writable").unlink()
+        tempfile.TemporaryFile(dir=storage).close()
     except OSError as error:
         raise ConfigError(
             f"--storage: must be a directory that can be written, got {storage} ({error.strerror}: {error.filename})."
@@ -117,7 +117,7 @@ def _made(storage: Path) -> None:
         ) from error
 
 
-def _folder(storage: Path, space: str, name: str | None, resume: bool, plan: Plan) -> SweepFolder:
+def _folder(storage: Path, space: str, name: str | None, resume: bool, settings: Settings) -> SweepFolder:
     _made(storage)
     if not resume:
         folder = SweepFolder(storage, name or f"{space}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
@@ -131,38 +131,10 @@ def _folder(storage: Path, space: str, name: str | None, resume: bool, plan: Pla
         folder = unfinished[0]
     else:
         folder = SweepFolder(storage, name)
-    if changes := _changes(folder.planned_settings(), plan.settings()):
+    if changes := differences(folder.planned_settings(), settings):
         listed = "\n".join(f"  {change}" for change in changes[:20])
         raise ConfigError(f"--resume: settings must be those of sweep {folder.name}, got changes:\n{listed}")
     return folder
-
-
-def _changes(before: dict[str, dict[str, object]], now: dict[str, dict[str, object]]) -> list[str]:
-    """What differs, setting by setting; trials that only one of them has come with the reason when it is a setting."""
-    if before == now:
-        return []
-    changes = []
-    for name in sorted({key for settings in [*before.values(), *now.values()] for key in settings} - {"stage"}):
-        # A row has the settings that its method reads.
-        old, new = (
-            sorted({str(settings[name]) for settings in plan.values() if name in settings}) for plan in (before, now)
-        )
-        if old != new:
-            changes.append(f"{name}: {', '.join(old)} → {', '.join(new)}")
-    trials = [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())]
-    return changes or trials or ["the content of the inputs"]
-
-
-def _resume_command(options: argparse.Namespace, storage: Path, name: str) -> str:
-    # A space of the user's own is found from any directory.
-    space = Path(options.space).expanduser()
-    parts = [sys.executable, str(Path(__file__).with_name("sweep.py"))]
-    parts.append(str(space.resolve()) if space.is_file() else options.space)
-    for override in options.set:
-        key, _, value = override.partition("=")
-        # So is a data file.
-        parts += ["--set", f"{key}={Path(value).resolve()}" if Path(value).is_file() else override]
-    return shlex.join([*parts, "--storage", str(storage), "--name", name, "--resume"])
 
 
 def _say_plan(plan: Plan, space: SearchSpace, storage: Path) -> None:
@@ -177,7 +149,10 @@ def _say_plan(plan: Plan, space: SearchSpace, storage: Path) -> None:
         say(f"  {trial.trial_id}  ({trial.method}, stage {trial.stage_id})")
     if space.sampled_group() is not None:
         say(f"  … and {space.budget.num_trials} points drawn by {space.search.algorithm}")
-    here = [Node("this machine", float(os.cpu_count() or 1), 0.0)]
+    # It takes a second to import, which a mistake in the settings need not wait for.
+    import torch  # noqa: PLC0415
+
+    here = [Node("this machine", float(os.cpu_count() or 1), float(torch.cuda.device_count()))]
     try:
         share = allocate(plan.workers, here).describe()
     except ConfigError as error:

@@ -11,6 +11,7 @@ from orchestrator.builders import Builder, say_epoch
 from orchestrator.cluster import check_storage_is_shared, connected
 from orchestrator.console import complain, progress, say
 from orchestrator.interruption import Interruption
+from orchestrator.planning.agreement import agreed_settings
 from orchestrator.planning.plan import Plan, add_row
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
@@ -63,7 +64,9 @@ def run_sweep(sweep: Sweep) -> int:
             _say_what_was_found(sweep)
             prepare(sweep.plan, sweep.storage)
             if not sweep.folder.exists:
-                sweep.folder.start(sweep.space_name, {"study": sweep.space.study, "settings": sweep.plan.settings()})
+                sweep.folder.start(
+                    sweep.space_name, {"study": sweep.space.study, "settings": agreed_settings(sweep.plan, sweep.space)}
+                )
             sweep.folder.set_state("running")
             mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
             mirror.start()

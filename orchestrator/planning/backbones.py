@@ -9,6 +9,8 @@ from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.models.backbone import SMOLLM2, TINY, backbone_identity, open_backbone, pinned_backbone
 from slmrec_core.models.recommender import RecommenderConfig
 
+PATH_SETTINGS = ("data.path", "backbone", "teacher.backbone", "student.backbone")
+"""Settings that may name a file or a directory."""
 _SMOLLM2_LAYERS = 30
 """Of the alias, whose bytes never change: its weights need not be fetched to know."""
 

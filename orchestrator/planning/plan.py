@@ -48,14 +48,6 @@ class Plan:
         self.experiments.setdefault(stage.stage_id, experiment)
         return stage.stage_id
 
-    def settings(self) -> dict[str, dict[str, Any]]:
-        """Resolved settings by trial: what a resumed sweep must agree with."""
-        # A checkpoint of ZeRO can only be taken up by as many workers at the same stage.
-        fixed = {f"{WORKERS_PREFIX}{name}": getattr(self.workers, name) for name in ("num_workers", "zero_stage")}
-        settings = {trial.trial_id: {"stage": trial.stage_id, **trial.settings, **fixed} for trial in self.trials}
-        # As they would be read back from disk.
-        return json.loads(json.dumps(settings | ({"search": self.search} if self.search else {})))  # type: ignore[no-any-return]
-
 
 def make_plan(space: SearchSpace) -> Plan:
     """The rows that a space fixes beforehand, over all seeds.

@@ -3,6 +3,8 @@
 import json
 import logging
 import os
+import shlex
+import shutil
 import subprocess
 import sys
 import types
@@ -12,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.cli import main
+from orchestrator.planning.agreement import agreed_settings
 from orchestrator.storage.sweep_folder import SweepFolder, sweeps
 
 ROOT = Path(__file__).parents[2]
@@ -31,7 +34,8 @@ class FakeRunner(types.ModuleType):
         """As the real one begins: a plan on disk, then a state."""
         self.started.append(sweep)
         if not sweep.folder.exists:
-            sweep.folder.start(sweep.name, {"settings": sweep.plan.settings()})
+            settings = agreed_settings(sweep.plan, sweep.space)
+            sweep.folder.start(sweep.name, {"settings": settings, "resume_command": sweep.command})
         sweep.folder.set_state("killed")
         return 0
 
@@ -72,10 +76,11 @@ SMALL = ["smoke", "--set", "student.num_layers=2"]
         (["smoke", "--set", "select.metric=test/ndcg_at_10"], "select.metric: must start with valid/"),
         (["smoke", "--storage", "s3://bucket/runs"], "got the URI 's3://bucket/runs'. Mount it."),
         (["smoke", "--name", "a b"], "--name: must be letters, digits"),
+        (["smoke", "--name", "a" * 300], "at most 100, the first not '.', got 'aaa"),
         (["smoke", "--resume"], "--resume: no unfinished sweep of 'smoke' is in"),
         (["smoke", "--resume", "--name", "none"], "--name: no sweep of this name is in"),
     ],
-    ids=lambda value: value if isinstance(value, str) else " ".join(value),
+    ids=lambda value: value[:60] if isinstance(value, str) else " ".join(value)[:60],
 )
 def test_a_mistake_ends_with_2_and_one_clear_message(
     capsys: pytest.CaptureFixture[str], runner: FakeRunner, arguments: list[str], said: str
@@ -107,6 +112,13 @@ def test_the_storage_directory_is_for_its_owner_alone(tmp_path: Path) -> None:
     (tmp_path / "storage").mkdir(mode=0o755)
     assert main(SMALL) == 0
     assert (tmp_path / "storage").stat().st_mode & 0o777 == 0o700
+
+
+def test_a_probe_of_another_process_is_not_in_the_way(tmp_path: Path) -> None:
+    # Two starts at a time removed each other's `.writable`, and one was told that the folder cannot be written.
+    (tmp_path / "storage" / ".writable").mkdir(parents=True)
+    assert main(SMALL) == 0
+    assert sorted(os.listdir(tmp_path / "storage")) == [".writable", "stages", "sweeps"]
 
 
 def test_a_folder_that_is_everybodys_keeps_its_mode(tmp_path: Path) -> None:
@@ -159,19 +171,64 @@ def test_changed_settings_are_listed_on_resume(capsys: pytest.CaptureFixture[str
     assert len(runner.started) == 1
 
 
-def test_what_does_not_change_numbers_may_change_on_resume(runner: FakeRunner) -> None:
+@pytest.mark.parametrize(
+    ("setting", "change"),
+    [
+        ("workers.num_workers=2", "workers.num_workers: 1 → 2"),
+        ("workers.zero_stage=3", "workers.zero_stage: 2 → 3"),
+        ("workers.offload=optimizer", "workers.offload: none → optimizer"),
+        ("workers.micro_batch_size=4", "workers.micro_batch_size: None → 4"),
+        ("workers.use_gpu=false", "workers.use_gpu: None → False"),
+        ("select.metric=valid/mrr", "select.metric: valid/ndcg_at_10 → valid/mrr"),
+        ("data.path=ml-100k", "data.path: synthetic → ml-100k"),
+    ],
+)
+def test_a_setting_that_is_in_no_hash_is_listed_too(
+    capsys: pytest.CaptureFixture[str], setting: str, change: str
+) -> None:
     assert main([*SMALL, "--name", "mine"]) == 0
-    assert main([*SMALL, "--name", "mine", "--resume", "--set", "workers.max_concurrent_trials=1"]) == 0
-    assert runner.started[-1].plan.workers.max_concurrent_trials == 1
+    assert change in fails(capsys, *SMALL, "--name", "mine", "--resume", "--set", setting)
 
 
-def test_the_content_of_data_may_not_change_on_resume(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    data = tmp_path / "events.csv"
+def test_another_study_is_listed(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    space = tmp_path / "smoke.yaml"
+    space.write_text((ROOT / "search_spaces" / "smoke.yaml").read_text())
+    assert main([str(space), "--name", "mine"]) == 0
+    space.write_text(space.read_text().replace("study: smoke", "study: other"))
+    assert "  study: smoke → other\n" in fails(capsys, str(space), "--name", "mine", "--resume")
+
+
+@pytest.mark.parametrize("setting", ["max_concurrent_trials=1", "cpus_per_worker=0.5", "max_failures=0"])
+def test_what_depends_on_the_cluster_may_change_on_resume(runner: FakeRunner, setting: str) -> None:
+    assert main([*SMALL, "--name", "mine"]) == 0
+    assert main([*SMALL, "--name", "mine", "--resume", "--set", f"workers.{setting}"]) == 0
+    assert len(runner.started) == 2
+
+
+def test_the_content_of_data_may_not_change_on_resume_but_their_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data, copy = tmp_path / "events.csv", tmp_path / "copy of events.csv"
     data.write_text("user_id,item_id,timestamp\n1,1,1\n")
-    named = [*SMALL, "--set", f"data.path={data}", "--name", "mine"]
-    assert main(named) == 0
+    shutil.copy(data, copy)
+    assert main([*SMALL, "--set", f"data.path={data}", "--name", "mine"]) == 0
+    assert main([*SMALL, "--set", f"data.path={copy}", "--name", "mine", "--resume"]) == 0
     data.write_text("user_id,item_id,timestamp\n1,2,1\n")
-    assert "trial finetune-2-seed0-" in fails(capsys, *named, "--resume")
+    told = fails(capsys, *SMALL, "--set", f"data.path={data}", "--name", "mine", "--resume")
+    assert "got changes:\n  the content of data.path: " in told
+    assert "trial" not in told
+
+
+def test_a_search_may_not_draw_from_something_else_on_resume(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "events.csv").write_text("user_id,item_id,timestamp\n1,1,1\n")
+    monkeypatch.chdir(tmp_path)
+    search = ["loss_weights", "--set", "backbone=tiny", "--name", "mine"]
+    assert main([*search, "--set", "data.path=events.csv"]) == 0
+    resumed = [*search, "--set", f"data.path={tmp_path}/events.csv", "--resume"]
+    assert main(resumed) == 0
+    assert "budget: {" in fails(capsys, *resumed, "--set", "budget.num_trials=3")
 
 
 def test_the_resume_command_works_from_any_directory(
@@ -185,6 +242,8 @@ def test_the_resume_command_works_from_any_directory(
         assert part in command
     assert command.startswith(f"{sys.executable} {ROOT / 'orchestrator' / 'sweep.py'} ")
     assert command.endswith(" --resume")
+    monkeypatch.chdir("/")
+    assert main(shlex.split(command)[2:]) == 0
 
 
 def test_a_relative_data_path_is_made_absolute(
@@ -225,6 +284,15 @@ def test_a_dry_run_of_a_search_says_how_many_points_are_drawn(capsys: pytest.Cap
 def test_a_dry_run_for_a_larger_cluster_is_no_mistake(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*SMALL, "--set", "workers.cpus_per_worker=4096", "--dry-run"]) == 0
     assert "they do not fit. workers: a trial needs 1 worker(s) of 4096 CPU" in capsys.readouterr().out
+
+
+def test_a_dry_run_shows_the_gpus_of_this_machine(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setattr("os.cpu_count", lambda: 8)
+    assert main([*SMALL, "--dry-run"]) == 0
+    assert "2 at a time, 1 worker(s) each, 3.95 CPU and 1 GPU per worker" in capsys.readouterr().out
 
 
 def test_a_dry_run_imports_neither_ray_nor_mlflow(tmp_path: Path) -> None:

@@ -139,7 +139,7 @@ def test_content_counts_and_not_where_it_lies(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(file.parent)
     relative = plan_of(FINETUNE, base={"data.path": "events.csv"})
     assert list(relative.stages) == list(plans[0].stages)
-    assert relative.settings() == plans[0].settings(), "workers run elsewhere: the path is made absolute"
+    assert relative.trials == plans[0].trials, "workers run elsewhere: the path is made absolute"
     file.write_text(file.read_text() + "0,1,99999999\n")
     assert list(plan_of(FINETUNE, base={"data.path": str(file)}).stages) != list(plans[0].stages)
 
@@ -289,11 +289,6 @@ def test_missing_data_are_an_error_of_the_plan() -> None:
         plan_of(FINETUNE, base={"data.path": "syntetic"})
 
 
-def test_settings_read_back_from_disk_equal_those_that_were_planned() -> None:
-    plan = plan_of(DISTILL | {"distillation.teacher_layers": [1, 2, 3, 4]})
-    assert plan.settings() == plan_of(DISTILL | {"distillation.teacher_layers": (1, 2, 3, 4)}).settings()
-
-
 GROUPS = st.fixed_dictionaries(
     {
         "method": st.sampled_from(["sasrec", "finetune", "distill", "probe"]),
@@ -375,11 +370,3 @@ def test_points_are_chosen_by_the_metric_that_chose_their_epoch() -> None:
         planned_search(DRAWN, select={"metric": "valid/mrr"})
     both = {"training.checkpoint_metric": "valid/mrr"}
     assert planned_search(DRAWN, base=both, select={"metric": "valid/mrr"}).stages
-
-
-def test_a_resumed_search_must_draw_from_what_it_drew_from() -> None:
-    plan = planned_search(DRAWN)
-    assert plan.settings() == planned_search(DRAWN).settings()
-    assert plan.settings() != planned_search(DRAWN, budget={"num_trials": 3}).settings()
-    wider = DRAWN | {"distillation.cosine_weight": {"loguniform": [0.1, 2.0]}}
-    assert plan.settings() != planned_search(wider).settings()
