@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ from orchestrator.tracking.mirror import (
     DatasetFacts,
     MlflowMirror,
     RunStatus,
+    SweepIdentity,
     SweepReport,
     TrackingStore,
     tracking_uri_of,
@@ -56,20 +58,29 @@ def run_sweep(sweep: Sweep) -> int:
     Raises:
         ConfigError: Workers do not fit the cluster, or it is being run already.
     """
-    mirror, interruption = _mirror(sweep), Interruption()
+    # First, so that a tracking URI that cannot be leaves nothing behind.
+    store = TrackingStore(tracking_uri_of(sweep.storage), sweep.storage / "mlartifacts", sweep.space.study)
+    interruption = Interruption()
+    mirror: MlflowMirror | None = None
     with ExitStack() as stack:
         stack.enter_context(sweep.folder.held())
         stack.enter_context(interruption.listening())
         try:
-            _say_what_was_found(sweep)
-            prepare(sweep.plan, sweep.storage)
-            if not sweep.folder.exists:
-                sweep.folder.start(
-                    sweep.space_name, {"study": sweep.space.study, "settings": agreed_settings(sweep.plan, sweep.space)}
-                )
-            sweep.folder.set_state("running")
-            mirror.close_stale_runs(other.name for other in sweeps(sweep.storage) if not other.is_alive)
+            others = [other for other in sweeps(sweep.storage) if other.name != sweep.folder.name]
+            _say_what_was_found(sweep, others)
+            is_new = not sweep.folder.exists
+            if is_new:
+                # A mistake in the data or a backbone leaves no sweep behind.
+                prepare(sweep.plan, sweep.storage)
+                _start(sweep)
+            mirror = _mirror(sweep, store)
+            mirror.close_stale_runs(other.sweep_id for other in others if not other.is_alive)
             mirror.start()
+            if not is_new:
+                sweep.folder.update(resume_command=sweep.resume_command, stages=_stages(sweep.plan))
+                sweep.folder.set_state("running")
+                # After its runs were found: those that kill -9 left open are ended even if this fails.
+                prepare(sweep.plan, sweep.storage)
             return _run(sweep, mirror, interruption, stack)
         except BaseException as error:
             number, was_started = interruption.notice(error), sweep.folder.exists
@@ -87,9 +98,25 @@ def run_sweep(sweep: Sweep) -> int:
             return 128 + number
 
 
-def _end(sweep: Sweep, mirror: MlflowMirror, state: Literal["killed", "failed"]) -> None:
+def _start(sweep: Sweep) -> None:
+    plan = {
+        "study": sweep.space.study,
+        "settings": agreed_settings(sweep.plan, sweep.space),
+        "stages": _stages(sweep.plan),
+        "resume_command": sweep.resume_command,
+    }
+    sweep.folder.start(sweep.space_name, plan)
+
+
+def _stages(plan: Plan) -> dict[str, dict[str, str]]:
+    """For people and for whoever clears up: every stage of the sweep, and those that it reads by their role."""
+    return {stage.stage_id: stage.inputs for stage in plan.stages.values()}
+
+
+def _end(sweep: Sweep, mirror: MlflowMirror | None, state: Literal["killed", "failed"]) -> None:
     sweep.folder.set_state(state)
-    mirror.mark("KILLED" if state == "killed" else "FAILED")
+    if mirror is not None:
+        mirror.mark("KILLED" if state == "killed" else "FAILED")
 
 
 def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: ExitStack) -> int:
@@ -120,6 +147,7 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
         else:
             for seed in space.seeds:
                 add_row(plan, space, outcome.chosen, seed)
+            sweep.folder.update(stages=_stages(plan))
             mirror.add(plan.trials)
             failures |= builder.build(plan)
             interruption.check()
@@ -137,11 +165,11 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     return EXIT_FAILED
 
 
-def _mirror(sweep: Sweep) -> MlflowMirror:
+def _mirror(sweep: Sweep, store: TrackingStore) -> MlflowMirror:
     """MLflow's copy of the sweep, which follows the files once it is started."""
-    store = TrackingStore(tracking_uri_of(sweep.storage), sweep.storage / "mlartifacts", sweep.space.study)
+    identity = SweepIdentity(sweep.folder.sweep_id, sweep.folder.name)
     return MlflowMirror(
-        store, sweep.folder.name, sweep.storage / "stages", (), provenance(), resume_command=sweep.resume_command
+        store, identity, sweep.storage / "stages", (), provenance(), resume_command=sweep.resume_command
     )
 
 
@@ -153,6 +181,7 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
     dataset = _dataset(sweep)
     facts: dict[str, Any] = {
         "sweep": sweep.folder.name,
+        "sweep_id": sweep.folder.sweep_id,
         "study": sweep.space.study,
         "space": sweep.space_name,
         "wall_seconds": seconds,
@@ -165,16 +194,13 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
     caption = _caption(dataset, len(sweep.space.seeds))
     draw(points, frame, folder / "figures", f"{sweep.space.study}: {_data_name(sweep)}", caption)
     progress("Writing curves, figures and the best student to MLflow")
-    name = _data_name(sweep)
     mirror.finish(
         SweepReport(
             status=status,
             points=points,
             files=(results, summary),
             figures=folder / "figures",
-            dataset=DatasetFacts(
-                name, dataset.fingerprint, name, dataset.num_users, dataset.num_items, dataset.num_events
-            ),
+            dataset=_dataset_facts(sweep, dataset),
             best_model=best_student(frame, stages, metric),
             endings=endings,
         )
@@ -184,12 +210,12 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
     say(f"\nResults  {results}\nFigures  {folder / 'figures'}\nMLflow   {ui}")
 
 
-def _say_what_was_found(sweep: Sweep) -> None:
+def _say_what_was_found(sweep: Sweep, others: Sequence[SweepFolder]) -> None:
     """What an earlier start left behind: after kill -9 nobody else says it."""
     store = StageStore(sweep.storage / "stages")
-    for other in sweeps(sweep.storage):
-        if other.name != sweep.folder.name and other.state == "killed":
-            say(f"Found sweep {other.name} unfinished; go on with: --resume --name {other.name}")
+    for other in others:
+        if other.state == "killed":
+            say(f"Found sweep {other.name} of {other.space} unfinished; go on with:\n  {other.resume_command}")
     removed = store.remove_stale()
     if removed:
         say(f"Removed {len(removed)} half-made stage(s) whose builder is dead: {', '.join(removed)}")
@@ -219,8 +245,23 @@ def _describe(dataset: SequenceDataset) -> dict[str, object]:
     }
 
 
+def _dataset_facts(sweep: Sweep, dataset: SequenceDataset) -> DatasetFacts:
+    return DatasetFacts(
+        name=_data_name(sweep),
+        fingerprint=dataset.fingerprint,
+        source=_data_path(sweep),
+        num_users=dataset.num_users,
+        num_items=dataset.num_items,
+        num_events=dataset.num_events,
+    )
+
+
+def _data_path(sweep: Sweep) -> str:
+    return next(iter(sweep.plan.experiments.values())).data.path
+
+
 def _data_name(sweep: Sweep) -> str:
-    return Path(next(iter(sweep.plan.experiments.values())).data.path).stem
+    return Path(_data_path(sweep)).stem
 
 
 def _caption(dataset: SequenceDataset, num_seeds: int) -> str:

@@ -21,7 +21,7 @@ State = Literal["running", "finished", "failed", "killed"]
 _MAX_NAME = 100
 """Ray and MLflow make longer names of it, and a file's ends after 255 characters."""
 _NAME = re.compile(rf"[A-Za-z0-9_-][A-Za-z0-9._-]{{0,{_MAX_NAME - 1}}}")
-_PLAN = ("id", "space", "created", "settings")
+_PLAN = ("id", "space", "created", "settings", "resume_command")
 """Keys that plan.json must have."""
 _HEARTBEAT = ".heartbeat-"
 """And a number: whoever takes up the sweep of a dead process makes the next one."""

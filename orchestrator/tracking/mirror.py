@@ -19,10 +19,11 @@ from orchestrator.tracking.report import DatasetFacts, ReportWriter, RunStatus, 
 from orchestrator.tracking.runs import SweepRuns
 from orchestrator.tracking.stage import TrackedStage
 from orchestrator.tracking.store import (
+    SweepIdentity,
     TrackingStore,
     first_line,
+    is_one_file,
     is_passing,
-    is_server,
     masked,
     tracking_uri_of,
     ui_command,
@@ -32,9 +33,9 @@ __all__ = [
     "DatasetFacts",
     "MlflowMirror",
     "RunStatus",
+    "SweepIdentity",
     "SweepReport",
     "TrackingStore",
-    "is_server",
     "masked",
     "tracking_uri_of",
     "ui_command",
@@ -54,7 +55,7 @@ class MlflowMirror:
 
     Args:
         store: Where, and under which study.
-        sweep: Name of the parent run; finds the runs of a sweep that is resumed.
+        sweep: Finds the runs of a sweep that is resumed; its name is that of the parent run.
         stages: Folder of the stages.
         trials: Known so far; see `add`.
         tags: Versions, commit, host: what is true of the whole sweep and not a setting.
@@ -65,7 +66,7 @@ class MlflowMirror:
     def __init__(
         self,
         store: TrackingStore,
-        sweep: str,
+        sweep: SweepIdentity,
         stages: Path,
         trials: Iterable[Trial] = (),
         tags: Mapping[str, str] | None = None,
@@ -77,6 +78,7 @@ class MlflowMirror:
         self._stages: dict[str, TrackedStage] = {}
         self._lock = threading.Lock()
         self._wake, self._stop, self._done = threading.Event(), threading.Event(), threading.Event()
+        self._tried = threading.Event()
         self._runs = SweepRuns(store, sweep, dict(tags or {}))
         self._failure: str | None = None
         self._report: SweepReport | None = None
@@ -98,15 +100,19 @@ class MlflowMirror:
                     stage.trials.append(trial)
 
     def close_stale_runs(self, sweeps: Iterable[str]) -> None:
-        """Marks what is RUNNING of sweeps that are known to be dead as KILLED, at the next contact."""
-        self._runs.stale |= set(sweeps) - {self._sweep}
+        """Marks what is RUNNING of sweeps that are known to be dead as KILLED, at the next contact.
+
+        Args:
+            sweeps: Their ids.
+        """
+        self._runs.stale |= set(sweeps) - {self._sweep.sweep_id}
 
     def start(self) -> None:
-        """Makes or finds the runs and begins to follow the files; a server is not waited for."""
-        if not is_server(self._store.tracking_uri):
-            # Before anything else opens it: several processes that create one database together break it.
-            self._attempt()
+        """Makes or finds the runs and begins to follow the files; what is not on this machine is not waited for."""
         self._thread.start()
+        if is_one_file(self._store.tracking_uri):
+            # Before anything else opens it: several processes that create one database together break it.
+            self._tried.wait()
 
     def finish(self, report: SweepReport, timeout_s: float = 30.0) -> list[str]:
         """Delivers what is left and ends every run.
@@ -122,7 +128,7 @@ class MlflowMirror:
         self._wait(timeout_s)
         missing = [f"{name}: {reason}" for name, reason in self._given_up.items()]
         if not self._done.is_set():
-            missing.append(f"runs of {self._sweep}: {self._failure or 'no answer in time'}")
+            missing.append(f"runs of {self._sweep.name}: {self._failure or 'no answer in time'}")
         if missing:
             logger.warning(
                 "MLflow at %s: not everything was delivered (%s). The results on disk are complete; %s delivers it.",
@@ -140,11 +146,14 @@ class MlflowMirror:
         Returns:
             The store has taken it within `timeout_s`. If not, the next sweep can close the runs; this has been logged.
         """
+        if self._thread.ident is None:
+            # Never started, so it has no run.
+            return True
         self._final_status = status
         self._wait(timeout_s, max_s=timeout_s)
         if not self._done.is_set():
             logger.warning(
-                "MLflow at %s: runs could not be marked %s in time. The next sweep of this study does it.",
+                "MLflow at %s: runs could not be marked %s in time. The next sweep of this storage does it.",
                 masked(self._store.tracking_uri),
                 status,
             )
@@ -166,6 +175,7 @@ class MlflowMirror:
             is_ending = self._report is not None or self._final_status is not None
             longest = self._poll_s if is_ending else _MAX_PAUSE_S
             pause = self._poll_s if self._attempt() else min(2 * pause, longest)
+            self._tried.set()
             if not self._done.is_set():
                 self._wake.wait(pause)
                 self._wake.clear()

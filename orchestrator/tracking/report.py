@@ -23,7 +23,7 @@ from mlflow.types.schema import Array, DataType
 
 from orchestrator.report.curves import CurvePoint
 from orchestrator.report.results import Ending
-from orchestrator.tracking.store import CURVE_TAG, KIND_TAG, SWEEP_TAG, TrackingStore, masked, patient_uploads
+from orchestrator.tracking.store import CURVE_TAG, KIND_TAG, SweepIdentity, TrackingStore, masked, patient_uploads
 from slmrec_core.errors import CheckpointError
 
 RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
@@ -56,7 +56,7 @@ class DatasetFacts:
     fingerprint: str
     """Hash of the content, as the data stage has it."""
     source: str
-    """Path or address that was read."""
+    """Path or name that was read."""
     num_users: int
     num_items: int
     num_events: int
@@ -85,7 +85,7 @@ class ReportWriter:
 
     store: TrackingStore
     parent: Run
-    sweep: str
+    sweep: SweepIdentity
     report: SweepReport
 
     def parts(self) -> dict[str, Callable[[], None]]:
@@ -104,10 +104,10 @@ class ReportWriter:
         self._log_new(self.parent, metrics)
 
     def _log_curve_runs(self) -> None:
-        condition = f"tags.`{SWEEP_TAG}` = '{self.sweep}' and tags.`{KIND_TAG}` = 'curve'"
-        known = {run.data.tags[CURVE_TAG]: run for run in self.store.runs(condition)}
+        runs = self.store.runs(f"{self.sweep.condition} and tags.`{KIND_TAG}` = 'curve'")
+        known = {run.data.tags[CURVE_TAG]: run for run in runs}
         for row in sorted(_rows(self.report)):
-            tags = {SWEEP_TAG: self.sweep, KIND_TAG: "curve", CURVE_TAG: row}
+            tags = {**self.sweep.tags, KIND_TAG: "curve", CURVE_TAG: row}
             run = known.get(row) or self.store.create_run(f"curve/{row}", tags, self.parent.info.run_id)
             self._log_new(run, list(_curve_metrics([p for p in self.report.points if p.row == row])))
             self.store.client.set_terminated(run.info.run_id, "FINISHED")

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from mlflow.entities import Run
 
 from orchestrator.tracking.stage import TrackedStage
-from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TrackingStore
+from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, SWEEP_ID_TAG, SweepIdentity, TrackingStore
 
 
 @dataclass
@@ -13,13 +13,13 @@ class SweepRuns:
     """The sweep's own run, and which run belongs to which stage."""
 
     store: TrackingStore
-    sweep: str
+    sweep: SweepIdentity
     tags: dict[str, str]
     """Of the sweep's own run."""
     is_current: bool = False
     """What is known here is what the store has; False after a failure, whose request may have been carried out."""
     stale: set[str] = field(default_factory=set)
-    """Sweeps that are dead and may have left runs open."""
+    """Ids of sweeps that are dead and may have left runs open."""
     _parent: Run | None = None
     _of_stage: dict[str, Run] = field(default_factory=dict)
 
@@ -28,14 +28,14 @@ class SweepRuns:
         if self._parent is not None and self.is_current:
             return self._parent
         parent = None
-        for run in self.store.runs(f"tags.`{SWEEP_TAG}` = '{self.sweep}'"):
+        for run in self.store.runs(self.sweep.condition):
             kind = run.data.tags.get(KIND_TAG)
             if kind == "sweep":
                 parent = run
             elif kind == "trial":
                 self._of_stage[run.data.tags[STAGE_TAG]] = run
         if parent is None:
-            parent = self.store.create_run(self.sweep, {**self.tags, SWEEP_TAG: self.sweep, KIND_TAG: "sweep"})
+            parent = self.store.create_run(self.sweep.name, {**self.tags, **self.sweep.tags, KIND_TAG: "sweep"})
         elif parent.info.status != "RUNNING":
             self.store.client.update_run(parent.info.run_id, status="RUNNING")
         self._parent, self.is_current = parent, True
@@ -49,10 +49,11 @@ class SweepRuns:
             stage.find(self._of_stage[stage.stage_id])
 
     def close_stale(self) -> None:
-        """Marks as KILLED what dead sweeps left RUNNING."""
+        """Marks as KILLED what dead sweeps left RUNNING, whichever study they are of."""
         if not self.stale:
             return
-        for run in self.store.runs("attributes.status = 'RUNNING'"):
-            if run.data.tags.get(SWEEP_TAG) in self.stale:
+        is_ours = f"attributes.status = 'RUNNING' and tags.`{SWEEP_ID_TAG}` LIKE '%'"
+        for run in list(self.store.runs_of_all_studies(is_ours)):
+            if run.data.tags.get(SWEEP_ID_TAG) in self.stale:
                 self.store.client.set_terminated(run.info.run_id, "KILLED")
         self.stale = set()

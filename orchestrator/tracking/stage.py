@@ -11,7 +11,7 @@ from mlflow.entities import Metric, Run
 from orchestrator.planning.trial import Trial
 from orchestrator.report.results import COST_COLUMNS
 from orchestrator.storage.metrics_tail import MetricRow, MetricsTail
-from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, SWEEP_TAG, TRIALS_TAG, TrackingStore
+from orchestrator.tracking.store import KIND_TAG, STAGE_TAG, TRIALS_TAG, SweepIdentity, TrackingStore
 
 
 @dataclass
@@ -20,7 +20,7 @@ class TrackedStage:
 
     store: TrackingStore
     stages: Path
-    sweep: str
+    sweep: SweepIdentity
     trials: list[Trial]
     parent_id: str = ""
     """Run of the sweep; known from the first contact on."""
@@ -88,7 +88,7 @@ class TrackedStage:
     def _open(self, start_ms: int | None) -> str:
         if self.run is None:
             ids = ",".join(sorted(trial.trial_id for trial in self.trials))
-            tags = {SWEEP_TAG: self.sweep, KIND_TAG: "trial", STAGE_TAG: self.stage_id, TRIALS_TAG: ids}
+            tags = {**self.sweep.tags, KIND_TAG: "trial", STAGE_TAG: self.stage_id, TRIALS_TAG: ids}
             self.run = self.store.create_run(self.trials[0].trial_id, tags, self.parent_id, start_ms)
         run_id = str(self.run.info.run_id)
         if not self._is_prepared:

@@ -11,6 +11,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
@@ -25,12 +26,13 @@ from slmrec_core.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
-SWEEP_TAG, KIND_TAG, STAGE_TAG, TRIALS_TAG, CURVE_TAG = (
-    f"slmrec.{name}" for name in ("sweep", "kind", "stage", "trials", "curve")
+SWEEP_TAG, SWEEP_ID_TAG, KIND_TAG, STAGE_TAG, TRIALS_TAG, CURVE_TAG = (
+    f"slmrec.{name}" for name in ("sweep", "sweep_id", "kind", "stage", "trials", "curve")
 )
 _HTTP_TIMEOUT_S = "5"
 _UPLOAD_TIMEOUT_S = "120"
 _REJECTIONS = ("INVALID_PARAMETER_VALUE", "BAD_REQUEST", "RESOURCE_DOES_NOT_EXIST", "RESOURCE_ALREADY_EXISTS")
+_EXPERIMENTS_PER_PAGE = 500
 _METRICS_PER_BATCH = 1000
 _PARAMS_PER_BATCH = 100
 _MAX_VALUE_LENGTH = 6000
@@ -64,6 +66,11 @@ def tracking_uri_of(storage: Path) -> str:
 def is_server(tracking_uri: str) -> bool:
     """A server decides by itself where artifacts go; a database leaves that to us."""
     return tracking_uri.startswith(("http://", "https://", "databricks"))
+
+
+def is_one_file(tracking_uri: str) -> bool:
+    """True = SQLite: always there, and broken by several processes that create it together."""
+    return tracking_uri.startswith("sqlite")
 
 
 def ui_command(tracking_uri: str) -> str:
@@ -115,6 +122,26 @@ def patient_uploads() -> Iterator[None]:
             os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"] = before
 
 
+@dataclass(frozen=True)
+class SweepIdentity:
+    """Which sweep a run belongs to."""
+
+    sweep_id: str
+    """Finds the runs: on a server that several people use, two may have called a sweep the same."""
+    name: str
+    """For people."""
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Of every run of the sweep."""
+        return {SWEEP_ID_TAG: self.sweep_id, SWEEP_TAG: self.name}
+
+    @property
+    def condition(self) -> str:
+        """MLflow filter for its runs."""
+        return f"tags.`{SWEEP_ID_TAG}` = '{self.sweep_id}'"
+
+
 class TrackingStore:
     """One experiment in one MLflow store.
 
@@ -152,16 +179,28 @@ class TrackingStore:
 
     def runs(self, condition: str) -> list[Run]:
         """Every run of the experiment that was not deleted and fulfils an MLflow filter."""
-        runs: list[Run] = []
+        return list(self._search([self.experiment_id], condition))
+
+    def runs_of_all_studies(self, condition: str) -> Iterator[Run]:
+        """The same, over every experiment of the store."""
+        token = None
+        while True:
+            page = self.client.search_experiments(max_results=_EXPERIMENTS_PER_PAGE, page_token=token)
+            yield from self._search([experiment.experiment_id for experiment in page], condition)
+            token = page.token
+            if not token:
+                return
+
+    def _search(self, experiment_ids: list[str], condition: str) -> Iterator[Run]:
         token = None
         while True:
             page = self.client.search_runs(
-                [self.experiment_id], condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
+                experiment_ids, condition, ViewType.ACTIVE_ONLY, max_results=1000, page_token=token
             )
-            runs.extend(page)
+            yield from page
             token = page.token
             if not token:
-                return runs
+                return
 
     def create_run(
         self, name: str, tags: Mapping[str, str], parent: str | None = None, start_ms: int | None = None

@@ -27,6 +27,7 @@ from orchestrator.tracking import report as tracking_report
 from orchestrator.tracking.mirror import (
     DatasetFacts,
     MlflowMirror,
+    SweepIdentity,
     SweepReport,
     TrackingStore,
     masked,
@@ -62,10 +63,13 @@ def storage(tmp_path: Path, empty_database: Path) -> Path:
 
 
 def mirror_of(
-    storage: Path, *trials: Trial, sweep: str = "depth-1", uri: str | None = None, **more: Any
+    storage: Path, *trials: Trial, sweep: str = "depth-1", uri: str | None = None, study: str = "depth", **more: Any
 ) -> MlflowMirror:
-    store = TrackingStore(uri or tracking_uri_of(storage), storage / "mlartifacts", "depth")
-    return MlflowMirror(store, sweep, storage / "stages", trials or (TRIAL,), poll_s=0.05, **more)
+    """Of a sweep whose id is `id-<name>`."""
+    store = TrackingStore(uri or tracking_uri_of(storage), storage / "mlartifacts", study)
+    return MlflowMirror(
+        store, SweepIdentity(f"id-{sweep}", sweep), storage / "stages", trials or (TRIAL,), poll_s=0.05, **more
+    )
 
 
 def finished(
@@ -76,9 +80,9 @@ def finished(
     return mirror.finish(report)
 
 
-def runs(storage: Path, kind: str | None = None, sweep: str = "depth-1") -> list[Run]:
+def runs(storage: Path, kind: str | None = None, sweep: str = "depth-1", study: str = "depth") -> list[Run]:
     client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
-    experiment = client.get_experiment_by_name("depth")
+    experiment = client.get_experiment_by_name(study)
     assert experiment is not None
     found = client.search_runs([experiment.experiment_id], f"tags.`slmrec.sweep` = '{sweep}'")
     return [run for run in found if kind in (None, run.data.tags["slmrec.kind"])]
@@ -308,21 +312,49 @@ def test_marking_is_fast(storage: Path) -> None:
     assert {run.info.status for run in runs(storage)} == {"KILLED"}
 
 
-def test_runs_of_dead_sweeps_are_closed_and_others_left_alone(storage: Path) -> None:
-    for name in ("dead", "alive"):
+def test_runs_of_dead_sweeps_are_closed_in_every_study_and_others_left_alone(storage: Path) -> None:
+    # After kill -9 they once stayed RUNNING until a sweep of the same study came.
+    studies = {"dead": "depth", "dead-too": "another study", "alive": "depth"}
+    for name, study in studies.items():
         append_rows(storage / "stages" / f".building-{TRIAL.stage_id}-a", [0])
-        mirror = mirror_of(storage, sweep=name)
+        mirror = mirror_of(storage, sweep=name, study=study)
         mirror.start()
         # The thread ends as with kill -9: without a word to the store.
         mirror._stop.set()
         mirror._thread.join()
+    strangers = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    stranger = strangers.create_run(strangers.create_experiment("not ours"))
     mirror = mirror_of(storage)
-    mirror.close_stale_runs(["dead", "depth-1"])
+    mirror.close_stale_runs(["id-dead", "id-dead-too", "id-depth-1"])
     mirror.start()
-    assert {run.info.status for run in runs(storage, sweep="dead")} == {"KILLED"}
-    assert {run.info.status for run in runs(storage, sweep="alive")} == {"RUNNING"}
+    status = {name: {r.info.status for r in runs(storage, sweep=name, study=study)} for name, study in studies.items()}
+    assert status == {"dead": {"KILLED"}, "dead-too": {"KILLED"}, "alive": {"RUNNING"}}
     assert {run.info.status for run in runs(storage)} == {"RUNNING"}
+    assert strangers.get_run(stranger.info.run_id).info.status == "RUNNING"
     assert mirror.mark("KILLED")
+
+
+def test_two_sweeps_of_one_name_in_one_store_have_a_run_each(storage: Path) -> None:
+    # Of two users with a storage directory each, on one server.
+    store = TrackingStore(tracking_uri_of(storage), storage / "mlartifacts", "depth")
+    report = SweepReport("FINISHED", points=points())
+    write_stage(storage / "stages", TRIAL)
+    for user in ("ada", "bob"):
+        mirror = MlflowMirror(store, SweepIdentity(user, "depth-1"), storage / "stages", [TRIAL], poll_s=0.05)
+        mirror.start()
+        assert mirror.finish(report) == []
+    parents = runs(storage, "sweep")
+    assert {run.data.tags["slmrec.sweep_id"] for run in parents} == {"ada", "bob"}
+    for kind, count in (("trial", 1), ("curve", 3)):
+        owners = [run.data.tags["slmrec.sweep_id"] for run in runs(storage, kind)]
+        assert sorted(owners) == ["ada"] * count + ["bob"] * count
+    family = {(run.data.tags["mlflow.parentRunId"], run.data.tags["slmrec.sweep_id"]) for run in runs(storage, "trial")}
+    assert family == {(run.info.run_id, run.data.tags["slmrec.sweep_id"]) for run in parents}
+
+
+def test_a_mirror_that_was_never_started_has_nothing_to_mark(storage: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert mirror_of(storage).mark("FAILED")
+    assert caplog.text == ""
 
 
 def test_a_deleted_experiment_is_restored(storage: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -385,6 +417,25 @@ def test_an_unreachable_server_never_blocks(
     assert "sweep.py --resume --name depth-1 delivers it" in caplog.text
     assert caplog.text.count("cannot be written") == 1, "one warning for one outage"
     assert "secret" not in caplog.text + str(missing)
+
+
+def test_a_database_on_another_machine_is_not_waited_for(
+    storage: Path, silent_port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Its driver need not be installed here: opening it is what takes minutes.
+    def connect(_: TrackingStore) -> MlflowClient:
+        with socket.create_connection(("127.0.0.1", silent_port)) as connection:
+            connection.settimeout(3)
+            connection.recv(1)
+        raise AssertionError
+
+    monkeypatch.setattr(TrackingStore, "client", property(connect))
+    mirror = mirror_of(storage, uri=f"postgresql://me:secret@127.0.0.1:{silent_port}/mlflow")
+    start = time.monotonic()
+    mirror.start()
+    assert time.monotonic() - start < 0.5
+    assert not mirror.mark("KILLED", timeout_s=0.1)
+    mirror._thread.join()
 
 
 def test_marking_does_not_wait_for_a_server_that_is_silent(storage: Path, silent_port: int) -> None:
