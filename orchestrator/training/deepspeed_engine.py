@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from orchestrator.training.workers import WorkersConfig
 from slmrec_core.distillation.objective import Objective
+from slmrec_core.errors import CheckpointError
 from slmrec_core.structures import SequenceBatch, TeacherSignal
 from slmrec_core.training.config import TrainingConfig
 from slmrec_core.training.engine import build_optimizer
@@ -113,8 +114,17 @@ class DeepSpeedEngine:
         self._engine.save_checkpoint(str(folder), tag="engine", exclude_frozen_parameters=True)
 
     def load(self, folder: Path) -> None:
-        """See `TrainingEngine`."""
-        self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+        """See `TrainingEngine`.
+
+        Raises:
+            CheckpointError: Shards are missing; DeepSpeed raises a bare assertion, or gives back nothing and goes on.
+        """
+        try:
+            found, _ = self._engine.load_checkpoint(str(folder), tag="engine", load_module_strict=False)
+        except (AssertionError, OSError) as error:
+            raise _no_shards(folder, repr(error)) from error
+        if found is None:
+            raise _no_shards(folder, "none")
 
     def barrier(self) -> None:
         """Waits for all workers: a process group that is torn down while another worker is in it aborts that one."""
@@ -126,3 +136,10 @@ class DeepSpeedEngine:
     def _gathered(self, trained: dict[str, nn.Parameter], writer: int | None) -> Any:
         enabled = self._is_partitioned
         return self._deepspeed.zero.GatheredParameters(list(trained.values()), modifier_rank=writer, enabled=enabled)
+
+
+def _no_shards(folder: Path, got: str) -> CheckpointError:
+    return CheckpointError(
+        f"checkpoint {folder}: must hold the shards of the engine, got {got}."
+        " Delete the trial's folder under ray/ and resume."
+    )

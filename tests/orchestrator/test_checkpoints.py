@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from orchestrator.training.checkpoints import load_progress, save_progress
+from orchestrator.training.deepspeed_engine import DeepSpeedEngine
 from slmrec_core.errors import CheckpointError
 from slmrec_core.training.evaluation import Ranking
 from slmrec_core.training.loop import EpochRecord, Progress
@@ -57,3 +58,19 @@ def test_a_damaged_checkpoint_is_told_with_what_to_delete(tmp_path: Path, file: 
         (tmp_path / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=r"cannot be read, got .*Delete the trial's folder under ray/"):
         load_progress(tmp_path)
+
+
+@pytest.mark.parametrize("answer", [(None, None), AssertionError(), FileNotFoundError(2, "No such file")])
+def test_shards_that_are_not_there_are_an_error_and_not_a_fresh_start(tmp_path: Path, answer: object) -> None:
+    class WithoutShards:
+        """DeepSpeed's engine needs a process group; these are its three answers to a folder without shards."""
+
+        def load_checkpoint(self, *arguments: object, **settings: object) -> object:
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+    engine = DeepSpeedEngine.__new__(DeepSpeedEngine)
+    engine._engine = WithoutShards()
+    with pytest.raises(CheckpointError, match=r"must hold the shards of the engine, got .*Delete the trial's folder"):
+        engine.load(tmp_path)
