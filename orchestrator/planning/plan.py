@@ -18,7 +18,7 @@ from orchestrator.planning.trial import Trial
 from orchestrator.space.search_space import ROW_KEY, SearchSpace
 from orchestrator.storage.stages import Stage
 from orchestrator.training.workers import WORKERS_PREFIX, WorkersConfig
-from slmrec_core.data import NAMED_SETS, source_fingerprint
+from slmrec_core.data import NAMED_SETS, DataConfig, source_fingerprint
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError
@@ -37,10 +37,22 @@ class Plan:
     workers: WorkersConfig = field(default_factory=WorkersConfig)
     search: dict[str, Any] = field(default_factory=dict)
     """From what points are drawn, and how; empty = every row is known."""
+    sources: dict[DataConfig, str] = field(default_factory=dict)
+    """Content hashes of the data: a file is read once, not for every row, and not again while a sweep runs."""
+
+    def like(self) -> "Plan":
+        """An empty plan for more rows of the same sweep."""
+        return Plan(workers=self.workers, sources=self.sources)
 
     def of_kind(self, *kinds: str) -> list[Stage]:
         """Stages of some kinds, in order."""
         return [stage for stage in self.stages.values() if stage.kind in kinds]
+
+    def source(self, config: DataConfig) -> str:
+        """Content hash of the data."""
+        if config not in self.sources:
+            self.sources[config] = source_fingerprint(config)
+        return self.sources[config]
 
     def add(self, stage: Stage, experiment: ExperimentConfig) -> str:
         """Takes a stage in, if it is new, and gives its id."""
@@ -122,7 +134,7 @@ class StagePlanner:
     def data(self) -> str:
         """The filtered, ordered, split interactions."""
         config = self.experiment.data
-        settings = {**dotted(config), "source": source_fingerprint(config), "min_events": self.experiment.min_events}
+        settings = {**dotted(config), "source": self._plan.source(config), "min_events": self.experiment.min_events}
         # Content counts, not where it lies.
         del settings["path"]
         return self._add("data", settings, {})

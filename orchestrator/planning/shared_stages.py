@@ -26,7 +26,7 @@ def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
     plan.search = {**space.model_dump(mode="json", include={"search", "budget", "select"}), "params": group}
     axes = {name: value for name, value in group.items() if is_sampled(value)}
     choices = [extremes(value) if "choice" in value else extremes(value)[:1] for value in axes.values()]
-    scratch = Plan(workers=plan.workers)
+    scratch = plan.like()
     for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
         _add_point(scratch, space, group, dict(zip(axes, values, strict=True)))
     _check_ranges(scratch, space, group, axes)
@@ -50,7 +50,7 @@ def _check_ranges(scratch: Plan, space: SearchSpace, group: dict[str, Any], axes
         if "choice" in value:
             continue
         known = _read_by_others(scratch)
-        trial = Plan(workers=scratch.workers)
+        trial = scratch.like()
         _add_point(trial, space, group, {**first, name: extremes(value)[-1]})
         if not _read_by_others(trial) <= known:
             raise ConfigError(

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.planning.plan import Plan, experiment_of, make_plan, waves
+from orchestrator.planning.plan import Plan, add_row, experiment_of, make_plan, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
 from orchestrator.storage.stages import Stage
 from slmrec_core.data import synthetic_interactions
@@ -345,6 +345,17 @@ def test_what_drawn_points_read_is_planned_for_every_choice_and_they_are_not() -
     assert [stage.settings["layer"] for stage in plan.of_kind("states")] == [4, 8, 2, 6]
     assert inputs_before_their_readers(plan)
     assert [trial.row for trial in plan.trials] == ["sasrec", "finetune", "teacher"]
+
+
+def test_a_sweeps_data_are_read_once(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    synthetic_interactions(num_users=6, num_items=6).to_csv(file, index=False)
+    space = space_of(FINETUNE, base={"data.path": str(file)})
+    plan = make_plan(space)
+    file.unlink()
+    later = plan.like()
+    add_row(later, space, {**space.base, **FINETUNE, "data.path": str(file)}, 0)
+    assert list(later.stages) == list(plan.stages)
 
 
 def test_planning_a_search_twice_adds_nothing() -> None:
