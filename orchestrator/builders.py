@@ -90,7 +90,9 @@ class Builder:
             for job in jobs:
                 job.failure_file.unlink(missing_ok=True)
                 say_absent_terms(names[job.stage.stage_id], plan.experiments[job.stage.stage_id])
-            tune_jobs(jobs, self.allocation.concurrent_trials, lambda stage_id, said: say_epoch(names[stage_id], said))
+            tune_jobs(
+                jobs, self.allocation.concurrent_trials, lambda job, said: say_epoch(names[job.stage.stage_id], said)
+            )
         return self._failures(plan, stages)
 
     def _run_tasks(self, plan: Plan, groups: Sequence[Sequence[Stage]]) -> None:

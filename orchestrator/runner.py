@@ -2,25 +2,26 @@
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from orchestrator.builders import Builder, say_epoch
+from orchestrator.builders import Builder
 from orchestrator.cluster import check_storage_is_shared, connected
 from orchestrator.console import complain, progress, say
 from orchestrator.interruption import Interruption
 from orchestrator.planning.agreement import agreed_settings
 from orchestrator.planning.plan import Plan, add_row
+from orchestrator.planning.trial import Trial
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
 from orchestrator.report.curves import curves, paired_comparisons
 from orchestrator.report.figures import draw
 from orchestrator.report.results import Ending, best_student, collect, format_table, write_results
 from orchestrator.resources import allocate
-from orchestrator.searching import run_search
+from orchestrator.searching import REPORTS_FOLDER, run_search
 from orchestrator.space.search_space import SearchSpace
 from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder, sweeps
@@ -136,10 +137,8 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     if space.sampled_group() is not None and failures:
         complain("search: not started, because a stage before it failed; see below.")
     elif space.sampled_group() is not None:
-        template = builder.job(plan, plan.of_kind("data")[0])
-        outcome = run_search(plan, space, template, allocation.concurrent_trials, say_epoch)
+        outcome = run_search(plan, space, builder, sweep.folder.path, lambda trial: mirror.add([trial]))
         interruption.check()
-        mirror.add(outcome.trials)
         endings |= outcome.endings
         failures |= outcome.failures
         if outcome.chosen is None:
@@ -152,11 +151,11 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
             failures |= builder.build(plan)
             interruption.check()
         plan.trials += outcome.trials
-    endings |= {t.trial_id: ("failed", {}) for t in plan.trials if t.stage_id in failures}
+    endings = with_failures(endings, plan.trials, failures)
     _report(sweep, mirror, endings, "FAILED" if failures else "FINISHED", time.time() - started)
     sweep.folder.set_state("failed" if failures else "finished")
     if not failures:
-        # Checkpoints of trials that were stopped early, and Tune's own notes.
+        # Checkpoints of trials that were stopped early, and what Tune notes for itself.
         shutil.rmtree(sweep.storage / "ray" / sweep.folder.name, ignore_errors=True)
         return EXIT_DONE
     for message in dict.fromkeys(failures.values()):
@@ -165,11 +164,24 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     return EXIT_FAILED
 
 
+def with_failures(
+    endings: Mapping[str, Ending], trials: Sequence[Trial], failures: Mapping[str, str]
+) -> dict[str, Ending]:
+    """How trials ended, those of failed stages among them; a point of a search keeps what it last reported."""
+    failed: dict[str, Ending] = {trial.trial_id: ("failed", {}) for trial in trials if trial.stage_id in failures}
+    return failed | dict(endings)
+
+
 def _mirror(sweep: Sweep, store: TrackingStore) -> MlflowMirror:
     """MLflow's copy of the sweep, which follows the files once it is started."""
     identity = SweepIdentity(sweep.folder.sweep_id, sweep.folder.name)
     return MlflowMirror(
-        store, identity, sweep.storage / "stages", (), provenance(), resume_command=sweep.resume_command
+        store,
+        identity,
+        sweep.storage / "stages",
+        tags=provenance(),
+        resume_command=sweep.resume_command,
+        reports=sweep.folder.path / REPORTS_FOLDER,
     )
 
 

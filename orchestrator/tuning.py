@@ -1,117 +1,132 @@
-"""Ray Tune over the trials of a sweep: all of a grid, or what a sampler draws, with or without early stops."""
+"""Ray Tune over the trials of a sweep: all of a grid, or what a search draws, with or without early stops.
+
+Nothing of Tune's is restored: what was finished is in the stage store, what a search knows in the sweep's folder.
+"""
 
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import ray.tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
-from ray.tune.search import SearchAlgorithm, Searcher
+from ray.tune.search import Searcher
 
 from orchestrator.resources import DRIVER_CPUS
 from orchestrator.space.search_space import SearchSpace
+from orchestrator.storage.failures import note_failure, read_failure
 from orchestrator.training.driver import run_trial
 from orchestrator.training.job import Job
+from slmrec_core.errors import TrialFailedError
 
-OnResult = Callable[[str, dict[str, Any]], None]
-"""Called with a trial's name and what it reported."""
-
-
-@dataclass(frozen=True)
-class SearchTrial:
-    """What became of one drawn point."""
-
-    point: dict[str, Any]
-    """Drawn settings by dotted name."""
-    metrics: dict[str, float]
-    """Last reported."""
-    best_value: float | None
-    """Best epoch's value of the selection metric; None = it never reported."""
-    error: str | None
-    """Why its process was lost; what it raised itself is in the sweep's folder."""
+OnResult = Callable[[Job, dict[str, Any]], None]
+"""Called with a trial's job and what it reported."""
+OnEnd = Callable[[Job], None]
+"""Called with the job of a trial that is finished, stopped or failed."""
 
 
-class _Reporter(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types here
-    """Passes results on to the terminal."""
+class PointSource(Protocol):
+    """Where the trials of a search come from."""
 
-    def __init__(self, on_result: OnResult) -> None:
-        self._on_result = on_result
+    space: SearchSpace
+
+    @property
+    def num_left(self) -> int:
+        """Points that are still to be trained, drawn or not."""
+
+    def draw(self) -> Job:
+        """The job of the next point."""
+
+    def note(self, job: Job, result: dict[str, Any]) -> None:
+        """Told of every report."""
+
+    def end(self, job: Job) -> None:
+        """Told of every end."""
+
+
+class Watcher(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types here
+    """Passes on what happens to trials; notes the error of one whose process was lost, since nobody else can."""
+
+    def __init__(self, on_result: OnResult, on_end: OnEnd) -> None:
+        self._on_result, self._on_end = on_result, on_end
 
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._on_result(_label(trial), result)
+        self._on_result(_job(trial), result)
+
+    def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        self._on_end(_job(trial))
+
+    def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
+        job = _job(trial)
+        if not read_failure(job.failure_file):
+            note_failure(
+                job.failure_file,
+                TrialFailedError(
+                    f"{job.stage.stage_id}: the process that steers its trial was lost, got {trial.get_error()}."
+                    " Look into the logs of Ray, then resume the sweep."
+                ),
+            )
+        self._on_end(job)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Tune pickles its callbacks for a restore that never comes; ours hold on to what cannot be pickled."""
+        return {}
+
+
+class _Drawn(Searcher):  # type: ignore[misc]  # ray ships no types here
+    """Asks for the next point whenever there is room for a trial."""
+
+    def __init__(self, points: PointSource) -> None:
+        super().__init__()
+        self._points = points
+
+    def suggest(self, trial_id: str) -> dict[str, Any]:
+        return {"job": self._points.draw().to_dict()}
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """The search is told by `Watcher`."""
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: see the module."""
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: see `Watcher`."""
+        return {}
 
 
 def tune_jobs(jobs: Sequence[Job], concurrent: int, on_result: OnResult) -> None:
-    """Runs every job as a trial; a failed one does not stop the others, its message is kept by `run_trial`."""
-    first = jobs[0]
+    """Runs every job as a trial; a failed one does not stop the others, its message is kept in the sweep's folder."""
     ray.tune.Tuner(
         ray.tune.with_resources(run_trial, {"cpu": DRIVER_CPUS}),
         param_space={"job": ray.tune.grid_search([job.to_dict() for job in jobs])},
         tune_config=ray.tune.TuneConfig(
             max_concurrent_trials=concurrent, trial_name_creator=_label, trial_dirname_creator=_folder_name
         ),
-        # Nothing of this run is restored: what was finished is in the stage store. So its name is its own.
-        run_config=_run_config(first, f"tune-{uuid.uuid4().hex[:8]}", on_result),
+        run_config=_run_config(jobs[0], "tune", Watcher(on_result, lambda job: None)),
     ).fit()
 
 
-def search(
-    space: SearchSpace,
-    template: Job,
-    trainable: Callable[[dict[str, Any]], None],
-    context: dict[str, Any],
-    sampled: dict[str, Any],
-    concurrent: int,
-    max_epochs: int,
-    on_result: OnResult,
-) -> list[SearchTrial]:
-    """Draws points until the budget is used up; goes on where an interrupted search of this sweep stopped.
+def tune_points(points: PointSource, template: Job, concurrent: int) -> None:
+    """Runs points as trials, each drawn when there is room for it; ASHA stops some early.
 
     Args:
-        space: Algorithm, scheduler, budget.
-        template: A job of the sweep, for storage and names.
-        trainable: Trains one drawn point; gets it as `point`, and `context` as it is.
-        context: Plain data.
-        sampled: `{sampler: arguments}` by dotted name.
+        points: Gives them, and is told what becomes of them.
+        template: A job like theirs, for storage and epochs.
         concurrent: Trials at a time.
-        max_epochs: Of one trial.
-        on_result: Told of every report.
     """
-    folder = template.runs_folder / "search"
-    sized = ray.tune.with_resources(trainable, {"cpu": DRIVER_CPUS})
-    if ray.tune.Tuner.can_restore(str(folder)):
-        tuner = ray.tune.Tuner.restore(str(folder), trainable=sized, resume_errored=True)
-    else:
-        tuner = ray.tune.Tuner(
-            sized,
-            param_space={
-                "point": {name: _domain(value) for name, value in sampled.items()},
-                "context": context,
-            },
-            tune_config=ray.tune.TuneConfig(
-                num_samples=space.budget.num_trials,
-                max_concurrent_trials=concurrent,
-                search_alg=_search_algorithm(space, concurrent),
-                scheduler=_scheduler(space, max_epochs),
-                trial_name_creator=_label,
-                trial_dirname_creator=_folder_name,
-            ),
-            run_config=_run_config(template, folder.name, on_result),
-        )
-    return [_search_trial(result) for result in tuner.fit()]
-
-
-def _search_algorithm(space: SearchSpace, concurrent: int) -> SearchAlgorithm | Searcher:
-    if space.search.algorithm == "random":
-        from ray.tune.search.basic_variant import BasicVariantGenerator  # noqa: PLC0415  # beside its rival
-
-        return BasicVariantGenerator(max_concurrent=concurrent, random_state=space.search.seed)
-    from ray.tune.search.optuna import OptunaSearch  # noqa: PLC0415  # imports Optuna, which only this needs
-
-    return OptunaSearch(metric=space.select.metric, mode=space.select.mode, seed=space.search.seed)
+    ray.tune.Tuner(
+        ray.tune.with_resources(run_trial, {"cpu": DRIVER_CPUS}),
+        tune_config=ray.tune.TuneConfig(
+            num_samples=points.num_left,
+            max_concurrent_trials=concurrent,
+            search_alg=_Drawn(points),
+            scheduler=_scheduler(points.space, int(template.experiment["training"]["epochs"])),
+            trial_name_creator=_label,
+            trial_dirname_creator=_folder_name,
+        ),
+        run_config=_run_config(template, "search", Watcher(points.note, points.end)),
+    ).fit()
 
 
 def _scheduler(space: SearchSpace, max_epochs: int) -> TrialScheduler | None:
@@ -128,38 +143,24 @@ def _scheduler(space: SearchSpace, max_epochs: int) -> TrialScheduler | None:
     )
 
 
-def _domain(value: dict[str, list[Any]]) -> Any:
-    ((sampler, arguments),) = value.items()
-    if sampler == "choice":
-        return ray.tune.choice(arguments)
-    return getattr(ray.tune, sampler)(*arguments)
-
-
-def _search_trial(result: Any) -> SearchTrial:
-    metrics = {k: v for k, v in (result.metrics or {}).items() if isinstance(v, int | float) and "/" in k}
-    reported = result.metrics or {}
-    return SearchTrial(
-        point=dict(result.config["point"]),
-        metrics=metrics,
-        best_value=reported.get("best_value"),
-        error=None if result.error is None else str(result.error),
-    )
-
-
-def _run_config(job: Job, name: str, on_result: OnResult) -> ray.tune.RunConfig:
+def _run_config(job: Job, kind: str, watcher: Watcher) -> ray.tune.RunConfig:
     return ray.tune.RunConfig(
-        name=name,
+        # Each start has a name of its own: Tune would take up what lies under an old one.
+        name=f"{kind}-{uuid.uuid4().hex[:8]}",
         storage_path=str(job.runs_folder),
         verbose=0,
-        callbacks=[_Reporter(on_result)],
+        callbacks=[watcher],
         # `run_trial` raises nothing: what fails here is a process or a node that was lost.
         failure_config=ray.tune.FailureConfig(max_failures=job.workers.max_failures),
     )
 
 
+def _job(trial: Any) -> Job:
+    return Job.from_dict(trial.config["job"])
+
+
 def _label(trial: Any) -> str:
-    job = trial.config.get("job")
-    return str(job["stage"]["stage_id"]) if job else f"search-{trial.trial_id}"
+    return str(trial.config["job"]["stage"]["stage_id"])
 
 
 def _folder_name(trial: Any) -> str:

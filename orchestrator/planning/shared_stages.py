@@ -4,7 +4,7 @@ import itertools
 from typing import Any
 
 from orchestrator.planning.plan import Plan, add_row
-from orchestrator.space.axes import extremes, is_sampled
+from orchestrator.space.axes import extremes
 from orchestrator.space.search_space import SearchSpace
 from slmrec_core.errors import ConfigError
 
@@ -24,7 +24,7 @@ def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
     group = space.sampled_group()
     assert group is not None
     plan.search = {**space.model_dump(mode="json", include={"search", "budget", "select"}), "params": group}
-    axes = {name: value for name, value in group.items() if is_sampled(value)}
+    axes = space.sampled_axes()
     choices = [extremes(value) if "choice" in value else extremes(value)[:1] for value in axes.values()]
     scratch = plan.like()
     for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):

@@ -147,6 +147,10 @@ class SearchSpace(FrozenConfig):
         sampled = [group for group in self.params if self._is_sampled(group)]
         return {**self.base, **sampled[0]} if sampled else None
 
+    def sampled_axes(self) -> dict[str, dict[str, list[Any]]]:
+        """`{sampler: arguments}` by dotted name; empty for a grid."""
+        return {name: value for name, value in (self.sampled_group() or {}).items() if is_sampled(value)}
+
     def _is_sampled(self, group: dict[str, Any]) -> bool:
         return any(is_sampled(value) for value in group.values())
 

@@ -21,7 +21,7 @@ def note_failure(file: Path, error: Exception) -> None:
     """Keeps the message and the traceback of a failed stage."""
     file.parent.mkdir(parents=True, exist_ok=True)
     message = describe(error)
-    file.write_text(f"{message}\n\n{traceback.format_exc()}")
+    file.write_text(f"{message}\n\n{''.join(traceback.format_exception(error))}")
 
 
 def describe(error: BaseException) -> str:

@@ -21,12 +21,15 @@ class MetricRow:
 class MetricsTail:
     """Follows one stage: the folder in which it is being built, whichever that is at the time, then the finished one.
 
+    What a trial of a search has reported lies under its name in `reports`: one that is stopped early leaves no stage.
     A builder that was lost is replaced by another with a folder of its own, whose rows repeat what the first had
     reported; whoever reads them must expect a step twice.
     """
 
     stages: Path
     stage_id: str
+    reports: Path | None = None
+    """None = nothing is kept elsewhere."""
     _source: Path | None = field(default=None, init=False)
     _offset: int = field(default=0, init=False)
 
@@ -57,6 +60,9 @@ class MetricsTail:
         finished = self.stages / self.stage_id / "metrics.jsonl"
         if finished.is_file():
             return finished
+        # Before the folder of its builder, which may be killed between its last report and its last line.
+        if self.reports is not None and (kept := self.reports / self.stage_id / "metrics.jsonl").is_file():
+            return kept
         found = []
         for path in self.stages.glob(f".building-{self.stage_id}-*/metrics.jsonl"):
             try:

@@ -61,6 +61,7 @@ class MlflowMirror:
         tags: Versions, commit, host: what is true of the whole sweep and not a setting.
         resume_command: Told to the user when something could not be delivered.
         poll_s: Seconds between two looks at the files.
+        reports: Folder of what trials of a search reported, for those that were stopped: they leave no stage.
     """
 
     def __init__(
@@ -72,8 +73,9 @@ class MlflowMirror:
         tags: Mapping[str, str] | None = None,
         resume_command: str = "the same command with --resume",
         poll_s: float = POLL_S,
+        reports: Path | None = None,
     ) -> None:
-        self._store, self._sweep, self._stages_folder = store, sweep, stages
+        self._store, self._sweep, self._stages_folder, self._reports = store, sweep, stages, reports
         self._resume_command, self._poll_s = resume_command, poll_s
         self._stages: dict[str, TrackedStage] = {}
         self._lock = threading.Lock()
@@ -94,7 +96,7 @@ class MlflowMirror:
             for trial in trials:
                 stage = self._stages.get(trial.stage_id)
                 if stage is None:
-                    new = TrackedStage(self._store, self._stages_folder, self._sweep, [trial])
+                    new = TrackedStage(self._store, self._stages_folder, self._sweep, [trial], reports=self._reports)
                     self._stages[trial.stage_id] = new
                 elif trial not in stage.trials:
                     stage.trials.append(trial)

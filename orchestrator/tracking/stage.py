@@ -28,6 +28,8 @@ class TrackedStage:
     """None = nothing to show yet."""
     is_ended: bool = False
     """The run has the status that it keeps."""
+    reports: Path | None = None
+    """See `MetricsTail`."""
     _tail: MetricsTail = field(init=False)
     _pending: list[MetricRow] = field(default_factory=list, init=False)
     _delivered: set[tuple[str, int]] = field(default_factory=set, init=False)
@@ -35,7 +37,7 @@ class TrackedStage:
     _last_ms: int | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._tail = MetricsTail(self.stages, self.stage_id)
+        self._tail = MetricsTail(self.stages, self.stage_id, self.reports)
 
     @property
     def stage_id(self) -> str:

@@ -44,7 +44,7 @@ def run_trial(config: dict[str, Any]) -> None:
     except Exception as error:  # noqa: BLE001  # Written down with its traceback; the sweep reads and tells it.
         note_failure(job.failure_file, error)
         return
-    shutil.rmtree(job.runs_folder / run_name(job), ignore_errors=True)
+    shutil.rmtree(job.runs_folder / job.run_name, ignore_errors=True)
 
 
 def train(job: Job, folder: Path) -> None:
@@ -84,8 +84,7 @@ def _trainer(job: Job, folder: Path) -> TorchTrainer:
             resources_per_worker={"CPU": job.cpus, **({"GPU": 1} if job.use_gpu else {})},
         ),
         run_config=ray.train.RunConfig(
-            # Train resumes whatever ran before under its name, so the name holds sweep and stage.
-            name=run_name(job),
+            name=job.run_name,
             storage_path=str(job.runs_folder),
             callbacks=[TuneReportCallback()],
             # We try again ourselves: Train would also repeat what was raised on purpose.
@@ -101,11 +100,6 @@ def _last_report(job: Job) -> dict[str, Any]:
     metric = job.experiment["training"]["checkpoint_metric"]
     best = max(row.metrics[metric] for row in rows)
     return {**rows[-1].metrics, "epoch": rows[-1].step, "best_value": best}
-
-
-def run_name(job: Job) -> str:
-    """Of the Ray Train run: sweep and stage."""
-    return f"{job.sweep}--{job.stage.stage_id}"
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:

@@ -26,6 +26,8 @@ class Job:
     use_gpu: bool
     provenance: dict[str, Any]
     """Versions, commit and host, for manifests."""
+    point: int | None = None
+    """Number of a point that a search drew; None = a row that was known beforehand."""
 
     @property
     def store(self) -> StageStore:
@@ -38,6 +40,13 @@ class Job:
         return failure_file(self.storage, self.sweep, self.stage.stage_id)
 
     @property
+    def run_name(self) -> str:
+        """Of the Ray Train run. Train resumes what ran under its name before, so it holds sweep and stage, and the
+        number of a point: equal points may be trained at a time."""
+        name = f"{self.sweep}--{self.stage.stage_id}"
+        return name if self.point is None else f"{name}--{self.point}"
+
+    @property
     def runs_folder(self) -> Path:
         """Where Ray Train keeps this sweep's checkpoints while a stage is being trained."""
         return self.storage / "ray" / self.sweep
@@ -47,7 +56,7 @@ class Job:
         return {
             **{
                 name: getattr(self, name)
-                for name in ("experiment", "sweep", "threads", "cpus", "use_gpu", "provenance")
+                for name in ("experiment", "sweep", "threads", "cpus", "use_gpu", "provenance", "point")
             },
             "stage": asdict(self.stage),
             "workers": self.workers.model_dump(mode="json"),

@@ -54,6 +54,26 @@ def without_clocks(frame: pd.DataFrame) -> pd.DataFrame:
     return frame.drop(columns=["users_per_second", "train_users_per_second", "seconds"])
 
 
+def assert_mlflow_shows_every_epoch(storage: Path, searched: pd.DataFrame) -> None:
+    """Every drawn point is a run with all epochs that it was trained for, also those that were stopped."""
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    found = {run.data.tags.get("slmrec.stage"): run for run in runs(storage, "small")}
+    for _, row in searched.iterrows():
+        run = found[row["stage_id"]]
+        assert run.info.status == {"finished": "FINISHED", "stopped": "KILLED"}[row["status"]]
+        history = client.get_metric_history(run.info.run_id, "train/loss")
+        assert [point.step for point in history] == [*range(1, len(history) + 1)]
+        assert len(history) == 4 if row["status"] == "finished" else 1 <= len(history) <= 4
+        best = client.get_metric_history(run.info.run_id, "valid/ndcg_at_10")
+        assert row["valid/ndcg_at_10"] in [pytest.approx(point.value) for point in best]
+
+
+def points(storage: Path) -> list[dict[str, float]]:
+    """Settings of every point that a search has drawn."""
+    found = json.loads((storage / "sweeps" / "x" / "search.json").read_text())["points"]
+    return [point["settings"] for point in found]
+
+
 class TestSmoke:
     @pytest.fixture(scope="class")
     def storage(self, cluster: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -254,8 +274,12 @@ def test_a_tracking_server_that_is_down_does_not_stop_a_sweep(
     assert {run.info.status for run in runs(tmp_path / "s", "small")} == {"FINISHED"}
 
 
-def test_a_search_with_early_stops_ends_and_gives_everything_back(
-    sweep: Sweep, cluster: dict[str, str], small_space: Callable[..., Path], tmp_path: Path
+def test_a_search_with_early_stops_goes_on_after_kill_nine_ends_and_gives_everything_back(
+    sweep: Sweep,
+    start_sweep: Callable[..., subprocess.Popen[str]],
+    cluster: dict[str, str],
+    small_space: Callable[..., Path],
+    tmp_path: Path,
 ) -> None:
     params = """  - method: distill
     student.num_layers: 2
@@ -264,14 +288,28 @@ def test_a_search_with_early_stops_ends_and_gives_everything_back(
 search: {algorithm: optuna, scheduler: asha}
 budget: {num_trials: 4, max_epochs: 4, grace_epochs: 1}
 """
-    done = sweep(small_space(params, epochs=4, more=more), "--storage", tmp_path / "s", "--name", "x")
+    arguments = (small_space(params, epochs=4, more=more), "--storage", tmp_path / "s", "--name", "x")
+    process = start_sweep(*arguments)
+    wait_for_line(process, r"search-\d+ +epoch 1 ")
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    drawn = points(tmp_path / "s")
+    done = sweep(*arguments, "--resume")
 
     assert done.returncode == 0, done.stdout + done.stderr
+    assert points(tmp_path / "s")[: len(drawn)] == drawn, "what was drawn before is not drawn anew"
     frame = table(tmp_path / "s", "x")
     searched = frame[frame["row"] == "search"]
     assert len(searched) == 4
+    assert "stopped" in set(searched["status"])
     assert searched["test/ndcg_at_10"].isna().all(), "the test split stays closed in a search"
     assert frame[frame["row"] == "distill"]["test/ndcg_at_10"].notna().all()
+    assert_mlflow_shows_every_epoch(tmp_path / "s", searched)
+    again = sweep(*arguments, "--resume")
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "search: 0 of 4 points to train" in again.stderr + again.stdout
+    pd.testing.assert_frame_equal(table(tmp_path / "s", "x"), frame)
+    assert_mlflow_shows_every_epoch(tmp_path / "s", searched)
     code = "import ray,time; ray.init(log_to_driver=False)\nfor _ in range(60):\n time.sleep(1)\n"
     code += " if ray.available_resources().get('CPU') == ray.cluster_resources()['CPU']: print('free'); break"
     free = subprocess.run([sys.executable, "-c", code], env=cluster, capture_output=True, text=True, timeout=120)

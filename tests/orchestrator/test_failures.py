@@ -2,6 +2,7 @@
 
 import errno
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,9 @@ def test_a_job_survives_the_way_to_another_process(tmp_path: Path) -> None:
     sent = json.loads(json.dumps(job.to_dict()))
     assert Job.from_dict(sent) == job
     assert job.failure_file == failure_file(tmp_path, "one", job.stage.stage_id)
+    assert job.run_name == f"one--{job.stage.stage_id}"
+    # Two trials of a search may draw the same point; they once shared their checkpoints.
+    assert len({job.run_name, *(replace(job, point=point).run_name for point in (0, 1))}) == 3
     assert (job.store.root, job.runs_folder) == (tmp_path / "stages", tmp_path / "ray" / "one")
 
 

@@ -130,6 +130,17 @@ def test_a_stage_becomes_a_child_run(storage: Path) -> None:
     assert (child.info.start_time, child.info.end_time) == (START_MS, START_MS + 2000)
 
 
+def test_a_point_that_was_stopped_early_is_a_killed_run_with_its_epochs(storage: Path) -> None:
+    # It leaves no stage; its run once was empty, or missing.
+    append_rows(storage / "reports" / TRIAL.stage_id, [1, 2])
+    report = SweepReport(status="FINISHED", endings={TRIAL.trial_id: ("stopped", {})})
+    for _ in range(2):
+        assert finished(storage, report=report, reports=storage / "reports") == []
+        run = only(storage, "trial")
+        assert run.info.status == "KILLED"
+        assert [step for step, _, _ in history(storage, run, "train/loss")] == [1, 2]
+
+
 def test_a_shared_stage_is_one_run_with_both_trials(storage: Path) -> None:
     teacher = replace(TRIAL, trial_id="teacher-4-seed0", row="teacher")
     write_stage(storage / "stages", TRIAL)
@@ -523,6 +534,21 @@ def test_a_torn_line_is_left_out_and_said(tmp_path: Path, caplog: pytest.LogCapt
     append_rows(folder, [2])
     assert [row.step for row in MetricsTail(tmp_path, "finetune-1").read()] == [2]
     assert caplog.text.count("is not a row of metrics") == 2
+
+
+def test_what_a_stopped_trial_reported_is_read_whole_though_its_builder_was_killed_before_the_last_line(
+    tmp_path: Path,
+) -> None:
+    stages, reports = tmp_path / "stages", tmp_path / "reports"
+    append_rows(stages / ".building-finetune-1-a", [0, 1])
+    tail = MetricsTail(stages, "finetune-1", reports)
+    assert [row.step for row in tail.read()] == [0, 1]
+    append_rows(reports / "finetune-1", [0, 1, 2])
+    assert [row.step for row in tail.read()] == [0, 1, 2]
+    shutil.rmtree(stages / ".building-finetune-1-a")
+    assert tail.read() == []
+    append_rows(stages / "finetune-1", [0, 1, 2, 3])
+    assert [row.step for row in tail.read()] == [0, 1, 2, 3], "a finished stage has it all"
 
 
 def test_stages_whose_name_begins_alike_are_not_mixed_up(tmp_path: Path) -> None:
