@@ -1,6 +1,7 @@
 """What the drawn points of a search read in common, planned before any of them is known."""
 
 import itertools
+import math
 from typing import Any
 
 from orchestrator.planning.plan import Plan, add_row
@@ -19,15 +20,21 @@ def plan_shared_stages(plan: Plan, space: SearchSpace) -> None:
         space: With one group of distributions.
 
     Raises:
-        ConfigError: A point that can be drawn cannot be, or a range decides what the points share.
+        ConfigError: A point that can be drawn cannot be, a range decides what the points share, or the choices have
+            too many combinations to plan each.
     """
     group = space.sampled_group()
     assert group is not None
     plan.search = {**space.model_dump(mode="json", include={"search", "budget", "select"}), "params": group}
     axes = space.sampled_axes()
     choices = [extremes(value) if "choice" in value else extremes(value)[:1] for value in axes.values()]
+    if (combinations := math.prod(map(len, choices))) > _MAX_COMBINATIONS:
+        raise ConfigError(
+            f"params: choices must have at most {_MAX_COMBINATIONS} combinations, each of which is planned beforehand,"
+            f" got {combinations}. Write ranges, e.g. {{uniform: [a, b]}}, or fewer values."
+        )
     scratch = plan.like()
-    for values in itertools.islice(itertools.product(*choices), _MAX_COMBINATIONS):
+    for values in itertools.product(*choices):
         _add_point(scratch, space, group, dict(zip(axes, values, strict=True)))
     _check_ranges(scratch, space, group, axes)
     _check_metric(scratch, space)

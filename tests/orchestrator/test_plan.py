@@ -347,6 +347,14 @@ def test_what_drawn_points_read_is_planned_for_every_choice_and_they_are_not() -
     assert [trial.row for trial in plan.trials] == ["sasrec", "finetune", "teacher"]
 
 
+def test_choices_are_planned_whole_or_refused() -> None:
+    # Beyond 256 combinations they were once cut off, and a point read states that nobody had built.
+    layers = {"student.num_layers": {"choice": [4, 2]}, "distillation.cosine_weight": 1.0}
+    many = {name: {"choice": [*range(100, 117)]} for name in ("training.warmup_steps", "training.batch_size")}
+    with pytest.raises(ConfigError, match="choices must have at most 256 combinations.*, got 578. Write ranges"):
+        planned_search(DRAWN | many | layers)
+
+
 def test_a_sweeps_data_are_read_once(tmp_path: Path) -> None:
     file = tmp_path / "events.csv"
     synthetic_interactions(num_users=6, num_items=6).to_csv(file, index=False)
