@@ -93,10 +93,12 @@ class TestSmoke:
         lead = ["trial_id", "row", "method", "num_layers", "teacher_layers", "num_blocks", "seed"]
         assert list(frame.columns[:7]) == lead
         assert frame.groupby("row").size().to_dict() == {
-            "distill": 2, "finetune": 3, "probe": 5, "sasrec": 1, "teacher": 1,
+            "distill": 2, "finetune": 3, "online": 1, "probe": 5, "sasrec": 1, "teacher": 1,
         }  # fmt: skip
         assert frame["status"].eq("finished").all()
-        assert frame[["valid/ndcg_at_10", "test/ndcg_at_10", "test/hit_rate_at_1", "test/mrr"]].notna().all(axis=None)
+        measured = ["valid/ndcg_at_10", "test/ndcg_at_10", "test/hit_rate_at_1", "test/mrr", "test_sampled/mrr"]
+        assert frame[measured].notna().all(axis=None)
+        assert (frame["test_sampled/mrr"] >= frame["test/mrr"]).all(), "fewer candidates, better ranks"
 
     def test_the_last_layer_of_the_probe_is_the_teacher(self, storage: Path) -> None:
         frame = table(storage, "one").set_index(["row", "num_layers"])
@@ -126,7 +128,7 @@ class TestSmoke:
         others = [run for run in found if run is not parent]
         assert {run.data.tags["mlflow.parentRunId"] for run in others} == {parent.info.run_id}
         trained = [run for run in others if "slmrec.stage" in run.data.tags]
-        assert len({run.data.tags["slmrec.stage"] for run in trained}) == len(trained) == 7
+        assert len({run.data.tags["slmrec.stage"] for run in trained}) == len(trained) == 8
 
     def test_ranks_on_disk_give_the_metrics_of_the_table(self, storage: Path) -> None:
         for _, row in table(storage, "one").query("method != 'probe'").iterrows():
@@ -148,6 +150,14 @@ class TestSmoke:
         weighted = first["train/loss_next_item"] + 1.0 * first["train/loss_cosine"]
         weighted += 0.1 * first["train/loss_norm"] + 0.1 * first["train/loss_supervision"]
         assert first["train/loss"] == pytest.approx(weighted, rel=1e-4)
+
+    def test_an_online_student_has_its_teacher_beside_it(self, storage: Path) -> None:
+        stage = table(storage, "one").query("row == 'online'")["stage_id"].iloc[0]
+        lines = [json.loads(x) for x in (storage / "stages" / stage / "metrics.jsonl").read_text().splitlines()]
+
+        for name in ("train/loss_teacher_next_item", "train/loss_cosine", "teacher_valid/ndcg_at_10"):
+            assert lines[0]["metrics"][name] > 0
+        assert not json.loads((storage / "stages" / stage / "manifest.json").read_text())["inputs"].get("teacher")
 
     def test_a_person_sees_the_table_and_where_to_look(self, storage: Path) -> None:
         said = (storage / "said.txt").read_text()

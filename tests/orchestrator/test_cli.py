@@ -262,7 +262,7 @@ def test_a_dry_run_prints_what_is_done_and_what_is_not_and_writes_nothing(
     assert main([*SMALL, "--dry-run"]) == 0
     first = capsys.readouterr().out
     assert not (tmp_path / "storage").exists()
-    assert first.count("to run") == 8
+    assert first.count("to run") == 9
     assert "done" not in first
     for part in ("distill-2-seed0-", "probe-4-seed0-", "worker(s) each"):
         assert part in first
