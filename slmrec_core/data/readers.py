@@ -11,16 +11,11 @@ spaces or TABs. A file whose lines all have two fields means the same read eithe
 or a log without a header, repeats a user, which the one-user-per-line form never does: it is refused, not misread.
 """
 
-import csv
-import gzip
 import io
 import re
-import warnings
-import zlib
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -28,9 +23,10 @@ import pyarrow
 import pyarrow.parquet
 
 from slmrec_core.data.columns import ColumnNames, RowNames, require_columns, standard_interactions
+from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_table
 from slmrec_core.errors import DataError
 
-_GZIP_MAGIC, _PARQUET_MAGIC = b"\x1f\x8b", b"PAR1"
+_PARQUET_MAGIC = b"PAR1"
 _TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _USER_NAMES = ("user", "users", "user_id", "userid", "uid", "session", "session_id")
@@ -39,37 +35,16 @@ _TITLE_COLUMNS = ("movie_title", "title")
 """Where RecBole's data sets keep an item's title."""
 
 
-@dataclass(frozen=True)
-class _Source:
-    """Text of a file from its first line that says something."""
-
-    path: Path
-    text: str
-    first_line: int
-    """Number of that line in the file."""
-
-    @property
-    def header(self) -> str:
-        return self.text.split("\n", 1)[0]
-
-    @property
-    def rows(self) -> RowNames:
-        return RowNames(str(self.path), first=self.first_line + 1)
-
-    def at(self, position: int = 0) -> str:
-        return f"{self.path}, line {self.first_line + position}"
-
-
 def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     """The events of a file, in its order, as `load_interactions` returns them.
 
     Raises:
         DataError: The file cannot be read as interactions.
     """
-    content = _read_bytes(path)
+    content = read_bytes(path)
     if content.startswith(_PARQUET_MAGIC):
         return _read_parquet(path, content, names)
-    source = _decode(path, content)
+    source = decode(path, content)
     header = source.header
     if _is_typed(header):
         return _read_recbole(source, names)
@@ -81,7 +56,7 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     for separator in ("\t", ",", ";"):
         if separator in header:
             if _has_names(header, separator, names):
-                return standard_interactions(_read_quoted_table(source, separator), names, source.rows)
+                return standard_interactions(read_quoted_table(source, separator), names, source.rows)
             if separator == "\t":
                 return _read_sequences(source)
             raise DataError(
@@ -89,7 +64,7 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
                 f" Put a line such as {separator.join(('user_id', 'item_id', 'timestamp'))!r} above it."
             )
     if names.user in header.split():
-        return standard_interactions(_read_quoted_table(source, " "), names, source.rows)
+        return standard_interactions(read_quoted_table(source, " "), names, source.rows)
     return _read_sequences(source)
 
 
@@ -104,94 +79,12 @@ def item_file(path: Path) -> Path | None:
     return None
 
 
-def _read_bytes(path: Path) -> bytes:
-    try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
-    return content
-
-
-def _decode(path: Path, content: bytes) -> _Source:
-    try:
-        # -sig: spreadsheets put a byte-order mark before the first column's name.
-        text = content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
-            " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
-        ) from error
-    if (position := text.find("\0")) >= 0:
-        line = text.count("\n", 0, position) + 1
-        raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Blank lines at the end mean nothing, nor do they at the top; in between they are reported as rows without ids.
-    end = text.find("\n", len(text.rstrip()))
-    lines = text[:end].split("\n") if end >= 0 else text.split("\n")
-    first = next((at for at, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
-    if first is None:
-        raise DataError(f"{path}: no line holds interactions, got {len(lines)} lines of comments. Name another file.")
-    return _Source(path, "\n".join(lines[first:]), first + 1)
-
-
 def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
     """False = the first line is data: numbers alone, none of them a column's name."""
     fields = [field.strip().strip('"') for field in header.split(separator)]
     if names.user in fields or names.item in fields:
         return True
     return not all(_NUMBER.fullmatch(word) for field in fields for word in field.split())
-
-
-def _read_quoted_table(source: _Source, separator: str) -> pd.DataFrame:
-    """A table in which a cell may be quoted, but must end on its line: one that does not would swallow events."""
-    if (position := _unclosed_line(source.text, separator)) is None:
-        return _read_table(source, separator, csv.QUOTE_MINIMAL)
-    if separator == "\t":
-        # Files of this kind are often written without quoting: a title with a lone quotation mark is ordinary.
-        return _read_table(source, separator, csv.QUOTE_NONE)
-    line = source.text.split("\n")[position]
-    raise DataError(
-        f"{source.at(position)}: a quoted cell must end on its line, got {line[:80]!r}."
-        " Double a quotation mark that belongs to the text, and take line breaks out of cells."
-    )
-
-
-def _unclosed_line(text: str, separator: str) -> int | None:
-    """Position of the first line that ends inside a quoted cell; None = there is none."""
-    if '"' not in text:
-        return None
-    cell = rf'(?:"(?:[^"]|"")*+"[^{separator}]*+|[^"{separator}][^{separator}]*+)?+'
-    closed = re.compile(rf"{cell}(?:{separator}{cell})*+")
-    lines = enumerate(text.split("\n"))
-    return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
-
-
-def _read_table(source: _Source, separator: str, quoting: Literal[0, 3]) -> pd.DataFrame:
-    """Every cell as text, so that ids keep their leading zeros and an item called NA stays one."""
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns when rows are longer than the header, and then cuts them.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                io.StringIO(source.text),
-                sep=separator,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skip_blank_lines=False,
-                quoting=quoting,
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        counted = f" (counted from line {source.first_line})" if source.first_line > 1 else ""
-        raise DataError(
-            f"{source.path}: not a table separated by {separator!r}, got {str(error).strip()!r}{counted}."
-            " Give every line as many fields as the header."
-        ) from error
 
 
 def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFrame:
@@ -212,7 +105,7 @@ def _is_typed(header: str) -> bool:
     return len(fields) > 1 and all(_TYPED_FIELD.fullmatch(field) for field in fields)
 
 
-def _read_recbole(source: _Source, names: ColumnNames) -> pd.DataFrame:
+def _read_recbole(source: TextSource, names: ColumnNames) -> pd.DataFrame:
     table = _read_typed_table(source)
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
@@ -227,9 +120,9 @@ def _read_recbole(source: _Source, names: ColumnNames) -> pd.DataFrame:
     return _with_titles(frame, source.path, names)
 
 
-def _read_typed_table(source: _Source) -> pd.DataFrame:
+def _read_typed_table(source: TextSource) -> pd.DataFrame:
     # RecBole does not quote: a title with a lone quotation mark is ordinary.
-    table = _read_table(source, "\t", csv.QUOTE_NONE)
+    table = read_table(source, "\t", quoted=False)
     return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
 
 
@@ -242,7 +135,7 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
                 " Set data.title_column=null, or put the file there."
             )
         return frame
-    table = _read_typed_table(_decode(items_path, _read_bytes(items_path)))
+    table = _read_typed_table(decode(items_path, read_bytes(items_path)))
     title = names.title or next((column for column in _TITLE_COLUMNS if column in table), None)
     require_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path))
     if title is None:
@@ -251,7 +144,7 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
     return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
 
 
-def _read_sequences(source: _Source) -> pd.DataFrame:
+def _read_sequences(source: TextSource) -> pd.DataFrame:
     numbered = [(position, line.split()) for position, line in enumerate(source.text.split("\n"))]
     rows = [(position, fields) for position, fields in numbered if fields]
     _refuse_header(source, [fields for _, fields in rows])
@@ -269,7 +162,7 @@ def _read_sequences(source: _Source) -> pd.DataFrame:
     return _from_lists(source.path, [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows], first)
 
 
-def _refuse_header(source: _Source, rows: list[list[str]]) -> None:
+def _refuse_header(source: TextSource, rows: list[list[str]]) -> None:
     """Text without names must not begin with names: they would be read as a user and their items."""
     first, others = rows[0], rows[1:]
     is_named = first[0].lower() in _USER_NAMES or any(_TYPED_FIELD.fullmatch(field) for field in first)

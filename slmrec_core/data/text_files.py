@@ -1,0 +1,141 @@
+"""Text files: decoded, line ends made alike, and cut into cells without losing a line."""
+
+import csv
+import gzip
+import io
+import re
+import warnings
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from slmrec_core.data.columns import RowNames
+from slmrec_core.errors import DataError
+
+_GZIP_MAGIC = b"\x1f\x8b"
+
+
+@dataclass(frozen=True)
+class TextSource:
+    """Text of a file from its first line that says something."""
+
+    path: Path
+    text: str
+    first_line: int
+    """Number of that line in the file."""
+
+    @property
+    def header(self) -> str:
+        """The first line."""
+        return self.text.split("\n", 1)[0]
+
+    @property
+    def rows(self) -> RowNames:
+        """How errors call the lines below the first."""
+        return RowNames(str(self.path), first=self.first_line + 1)
+
+    def at(self, position: int = 0) -> str:
+        """How errors call the line at a position of the text."""
+        return f"{self.path}, line {self.first_line + position}"
+
+
+def read_bytes(path: Path) -> bytes:
+    """Content of a file, unzipped.
+
+    Raises:
+        DataError: It cannot be read, or is empty.
+    """
+    try:
+        content = path.read_bytes()
+        if content.startswith(_GZIP_MAGIC):
+            content = gzip.decompress(content)
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
+    return content
+
+
+def decode(path: Path, content: bytes) -> TextSource:
+    """The text behind a file's content, without comments and blank lines above and below.
+
+    Raises:
+        DataError: It is not UTF-8, or holds nothing but comments.
+    """
+    try:
+        # -sig: spreadsheets put a byte-order mark before the first column's name.
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
+            " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
+        ) from error
+    if (position := text.find("\0")) >= 0:
+        line = text.count("\n", 0, position) + 1
+        raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    # Blank lines at the end mean nothing, nor do they at the top; in between they are reported as rows without ids.
+    end = text.find("\n", len(text.rstrip()))
+    lines = text[:end].split("\n") if end >= 0 else text.split("\n")
+    first = next((at for at, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
+    if first is None:
+        raise DataError(f"{path}: no line holds interactions, got {len(lines)} lines of comments. Name another file.")
+    return TextSource(path, "\n".join(lines[first:]), first + 1)
+
+
+def read_quoted_table(source: TextSource, separator: str) -> pd.DataFrame:
+    """A table in which a cell may be quoted, but must end on its line: one that does not would swallow events.
+
+    Raises:
+        DataError: A quoted cell does not, outside TAB files, or a line has more cells than the header.
+    """
+    if (position := _unclosed_line(source.text, separator)) is None:
+        return read_table(source, separator, quoted=True)
+    if separator == "\t":
+        # Files of this kind are often written without quoting: a title with a lone quotation mark is ordinary.
+        return read_table(source, separator, quoted=False)
+    line = source.text.split("\n")[position]
+    raise DataError(
+        f"{source.at(position)}: a quoted cell must end on its line, got {line[:80]!r}."
+        " Double a quotation mark that belongs to the text, and take line breaks out of cells."
+    )
+
+
+def _unclosed_line(text: str, separator: str) -> int | None:
+    """Position of the first line that ends inside a quoted cell; None = there is none."""
+    if '"' not in text:
+        return None
+    cell = rf'(?:"(?:[^"]|"")*+"[^{separator}]*+|[^"{separator}][^{separator}]*+)?+'
+    closed = re.compile(rf"{cell}(?:{separator}{cell})*+")
+    lines = enumerate(text.split("\n"))
+    return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
+
+
+def read_table(source: TextSource, separator: str, quoted: bool) -> pd.DataFrame:
+    """Every cell as text, so that ids keep their leading zeros and an item called NA stays one.
+
+    Raises:
+        DataError: A line has more cells than the header.
+    """
+    try:
+        with warnings.catch_warnings():
+            # pandas only warns when rows are longer than the header, and then cuts them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                io.StringIO(source.text),
+                sep=separator,
+                dtype=str,
+                keep_default_na=False,
+                index_col=False,
+                skip_blank_lines=False,
+                quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
+            )
+    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
+        counted = f" (counted from line {source.first_line})" if source.first_line > 1 else ""
+        raise DataError(
+            f"{source.path}: not a table separated by {separator!r}, got {str(error).strip()!r}{counted}."
+            " Give every line as many fields as the header."
+        ) from error
