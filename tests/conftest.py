@@ -5,6 +5,7 @@ import jaxtyping
 # Before anything of ours is imported: every signature with a shape is then checked at every call.
 jaxtyping.install_import_hook(["slmrec_core"], "beartype.beartype")
 
+import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
@@ -13,6 +14,10 @@ from slmrec_core.data import SequenceDataset, synthetic_interactions  # noqa: E4
 
 # Tensors here are tiny: more threads only wait for one another, and for the other processes of a shared machine.
 torch.set_num_threads(1)
+
+# A law holds however long the machine takes to try it.
+hypothesis.settings.register_profile("no-deadline", deadline=None)
+hypothesis.settings.load_profile("no-deadline")
 
 
 @pytest.fixture(scope="session")

@@ -313,7 +313,7 @@ def inputs_before_their_readers(plan: Plan) -> bool:
     return True
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(groups=st.lists(GROUPS, min_size=1, max_size=4), seeds=st.integers(1, 2))
 def test_whatever_the_rows_stages_follow_what_they_read(groups: list[dict[str, Any]], seeds: int) -> None:
     plan = plan_of(*groups, seeds=seeds)

@@ -40,7 +40,7 @@ def test_ranks_worked_by_hand() -> None:
 
 
 @given(sizes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_ranks_equal_the_position_in_a_sorted_list_with_ties_ahead(size: tuple[int, int, int]) -> None:
     scores, targets = draw(*size)
     expected = []
@@ -55,7 +55,7 @@ def test_constant_scores_rank_last() -> None:
 
 
 @given(sizes, st.integers(0, 1000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_order_of_candidates_order_of_users_and_scale_change_nothing(size: tuple[int, int, int], seed: int) -> None:
     scores, targets = draw(*size)
     generator = torch.Generator().manual_seed(seed)
@@ -105,7 +105,7 @@ def test_metrics_worked_by_hand() -> None:
 
 
 @given(rank_lists, st.integers(1, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_metrics_equal_gains_summed_along_a_list(ranks: list[int], k: int) -> None:
     hits = gains = reciprocals = 0.0
     for rank in ranks:
@@ -120,7 +120,7 @@ def test_metrics_equal_gains_summed_along_a_list(ranks: list[int], k: int) -> No
 
 
 @given(rank_lists, st.integers(1, 20))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_metrics_are_ordered_and_do_not_depend_on_the_order_of_users(ranks: list[int], k: int) -> None:
     array = np.array(ranks)
     assert 0 <= ndcg(array, k) <= hit_rate(array, k) <= hit_rate(array, k + 1) <= 1

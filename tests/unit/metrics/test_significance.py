@@ -116,7 +116,7 @@ class TestSignFlipPValue:
         assert p_value == pytest.approx(2 / 8, abs=0.015)
 
     @given(st.lists(st.integers(-4, 4), min_size=1, max_size=8), st.integers(0, 100))
-    @settings(max_examples=15, deadline=None)
+    @settings(max_examples=15)
     def test_it_agrees_with_exhaustive_enumeration(self, differences: list[int], seed: int) -> None:
         # Tenths tie often, and their sums in another order differ in the last digit.
         array = np.array(differences) / 10
@@ -245,7 +245,7 @@ class TestHolm:
         assert holm({"a": 0.03}) == {"a": 0.03}
         assert holm({}) == {}
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(families, st.floats(0.001, 0.999))
     def test_it_rejects_what_the_step_down_procedure_rejects(self, p_values: dict[str, float], alpha: float) -> None:
         rejected = set()
@@ -255,7 +255,7 @@ class TestHolm:
             rejected.add(name)
         assert {name for name, p_value in holm(p_values).items() if p_value <= alpha} == rejected
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30)
     @given(families)
     def test_it_keeps_the_order_and_lies_between_the_raw_and_bonferroni_values(
         self, p_values: dict[str, float]
