@@ -98,7 +98,7 @@ class SearchSpace(FrozenConfig):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        faults = setting_faults(self.base, self.params)
+        faults = list(dict.fromkeys(setting_faults(self.base, self.params)))
         if faults:
             raise ConfigError("\n".join(faults))
         if not self.params:

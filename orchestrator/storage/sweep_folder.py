@@ -125,6 +125,9 @@ class SweepFolder:
                 yield
         finally:
             beat.unlink(missing_ok=True)
+            # A sweep that was refused before it started leaves nothing.
+            with suppress(OSError):
+                self.path.rmdir()
 
     def _claim(self) -> Path:
         """A heartbeat of ours, after those of the dead; of several processes that try at a time one gets it."""

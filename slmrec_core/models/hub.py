@@ -82,6 +82,7 @@ def _current_commit(repository: str, revision: str | None, hint: str) -> str:
         RevisionNotFoundError,
     )
 
+    reason = "is not asked (HF_HUB_OFFLINE)"
     if not constants.HF_HUB_OFFLINE:
         try:
             return str(HfApi().model_info(repository, revision=revision, timeout=HUB_TIMEOUT_S).sha)
@@ -92,12 +93,13 @@ def _current_commit(repository: str, revision: str | None, hint: str) -> str:
                 f" The hub says: {str(error).strip()} {hint}"
             ) from error
         except _hub_faults() as error:
-            logger.warning("Hub not reached for %s, so the newest cached commit is taken: %s", repository, error)
+            reason = f"cannot be reached ({error})"
     if (commit := _newest_cached(repository, revision)) is None:
         raise DownloadError(
-            f"backbone: {repository!r} is neither an alias nor a file here, and the hub could not be reached for it."
+            f"backbone: {repository!r} is no alias, not a file here nor in the local cache, and the hub {reason}."
             f" {hint} Or name a local model directory or GGUF file."
         )
+    logger.warning("The hub %s: the newest cached commit of %s is taken, %s", reason, repository, commit)
     return commit
 
 

@@ -43,6 +43,15 @@ def test_a_new_sweep_knows_its_space_and_its_plan(tmp_path: Path) -> None:
     assert folder.resume_command == "go on"
 
 
+def test_a_sweep_that_was_refused_before_it_started_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError), SweepFolder(tmp_path, "one").held():
+        raise ConfigError("data.path: no such file, got 'x'. Name another.")
+    assert list((tmp_path / "sweeps").iterdir()) == []
+    with started(tmp_path).held():
+        pass
+    assert SweepFolder(tmp_path, "one").exists
+
+
 def test_a_sweep_keeps_its_id_and_no_other_has_it(tmp_path: Path) -> None:
     folder = started(tmp_path / "a")
     mine = folder.sweep_id
