@@ -227,7 +227,7 @@ def _say_what_was_found(sweep: Sweep, others: Sequence[SweepFolder]) -> None:
     store = StageStore(sweep.storage / "stages")
     for other in others:
         if other.state == "killed":
-            say(f"Found sweep {other.name} of {other.space} unfinished; go on with:\n  {other.resume_command}")
+            say(f"Found sweep {other.name} unfinished; go on with:\n  {other.resume_command}")
     removed = store.remove_stale()
     if removed:
         say(f"Removed {len(removed)} half-made stage(s) whose builder is dead: {', '.join(removed)}")

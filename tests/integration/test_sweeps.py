@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -224,6 +225,7 @@ def test_after_kill_nine_the_next_start_says_so_and_resume_goes_on(
     resumed = sweep(space, "--storage", tmp_path / "s", "--resume")
 
     assert "Found sweep lost unfinished" in other.stdout, other.stdout + other.stderr
+    assert f"sweep.py {space} --storage {tmp_path / 's'} --name lost --resume" in other.stdout
     assert resumed.returncode == 0, resumed.stdout + resumed.stderr
     assert "Resuming lost" in resumed.stdout
     assert table(tmp_path / "s", "lost")["status"].eq("finished").all()
@@ -248,6 +250,31 @@ def test_an_interrupted_sweep_prints_how_to_go_on_and_marks_its_runs_killed(
     assert "Traceback" not in said
     assert {run.info.status for run in runs(tmp_path / "s", "small")} <= {"KILLED", "FINISHED"}
     assert "KILLED" in {run.info.status for run in runs(tmp_path / "s", "small")}
+
+
+def test_a_stopped_job_is_submitted_again_by_the_command_that_it_prints(
+    cluster: dict[str, str], small_space: Callable[..., Path], tmp_path: Path
+) -> None:
+    environment = {**cluster, "RAY_ADDRESS": cluster["DASHBOARD"]}
+    # Keys that we set ourselves: Ray once refused to merge them.
+    variables = json.dumps({"env_vars": {"SLMREC_CACHE": cluster["SLMREC_CACHE"], "PYTHONPATH": str(tmp_path)}})
+    job = ["ray", "job", "submit", "--submission-id", "stopped", "--working-dir", ".", "--runtime-env-json", variables]
+    job += ["--", "python", "orchestrator/sweep.py", str(small_space(epochs=50)), "--name", "x"]
+    job += ["--storage", str(tmp_path / "s")]
+    process = subprocess.Popen(
+        job, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    wait_for_line(process, r"finetune-\S+ +epoch 1 ")
+    subprocess.run(["ray", "job", "stop", "stopped"], env=environment, capture_output=True, timeout=120, check=True)
+    said, _ = process.communicate(timeout=120)
+
+    (command,) = [line for line in said.splitlines() if line.endswith("--resume")]
+    assert "_ray_pkg" not in command
+    words = [variables if word == "<as before>" else word for word in shlex.split(command)]
+    done = subprocess.run(words, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=400)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Resuming x" in done.stdout
+    assert table(tmp_path / "s", "x")["status"].eq("finished").all()
 
 
 def test_a_loss_that_is_not_finite_fails_the_trial_with_one_message(

@@ -60,7 +60,7 @@ def test_a_sweep_notes_its_stages_and_how_to_go_on(tmp_path: Path, capsys: pytes
 
     sweep.folder.set_state("running")
     joins_nothing(sweep_of(tmp_path, "other"))
-    found = "Found sweep mine of smoke unfinished; go on with:\n  sweep.py smoke --name mine --resume\n"
+    found = "Found sweep mine unfinished; go on with:\n  sweep.py smoke --name mine --resume\n"
     assert found in capsys.readouterr().out
 
 
