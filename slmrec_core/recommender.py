@@ -214,7 +214,9 @@ def _rebuild(config: dict[str, object], state: dict[str, Tensor]) -> Recommender
     if not isinstance(prompt, dict):
         raise ConfigError(f"model: prompt must hold token ids before and after the items, got {prompt!r}.")
     # The vocabulary is not saved: only the template's rows of it are ever read, and these are in the state.
-    decoder = empty_decoder({**described["decoder"], "vocab_size": 1, "pad_token_id": None})  # type: ignore[dict-item]
+    # transformers would warn of special tokens outside it.
+    no_vocabulary = {"vocab_size": 1, **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
+    decoder = empty_decoder({**described["decoder"], **no_vocabulary})  # type: ignore[dict-item]
     network = RecommenderModel(
         RecommenderConfig.model_validate(described["network"]),
         decoder,

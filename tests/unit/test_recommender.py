@@ -1,6 +1,7 @@
 """Laws of what users call: raw ids in, raw ids out, and a saved model that is the same model."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -53,6 +54,16 @@ def test_a_saved_model_gives_the_same_scores(item_table: Tensor, tmp_path: Path,
     assert after.network.parameter_counts() == before.network.parameter_counts()
     assert type(after.network) is type(before.network)
     assert after.network.config == before.network.config
+
+
+def test_a_saved_model_is_loaded_without_a_word(
+    item_table: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    llm(item_table).save_pretrained(tmp_path / "model")
+    # The loggers of transformers end at their own handler.
+    monkeypatch.setattr(logging.getLogger("transformers"), "propagate", True)
+    Recommender.from_pretrained(tmp_path / "model")
+    assert caplog.text == ""
 
 
 def test_another_architecture_is_saved_whole(item_table: Tensor, tmp_path: Path) -> None:
