@@ -420,10 +420,9 @@ def test_an_unreachable_server_never_blocks(
     start = time.monotonic()
     mirror = mirror_of(storage, uri=uri, resume_command="sweep.py --resume --name depth-1")
     mirror.start()
-    # A call to the silent server takes five seconds.
-    assert time.monotonic() - start < 2, "the sweep begins at once"
+    assert time.monotonic() - start < 0.5, "the sweep begins at once"
     missing = mirror.finish(DONE, timeout_s=1.5)
-    assert time.monotonic() - start < 4.5
+    assert time.monotonic() - start < 3.5
     mirror._thread.join()
     assert len(missing) == 1
     assert "sweep.py --resume --name depth-1 delivers it" in caplog.text
@@ -445,7 +444,7 @@ def test_a_database_on_another_machine_is_not_waited_for(
     mirror = mirror_of(storage, uri=f"postgresql://me:secret@127.0.0.1:{silent_port}/mlflow")
     start = time.monotonic()
     mirror.start()
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 0.5
     assert not mirror.mark("KILLED", timeout_s=0.1)
     mirror._thread.join()
 
