@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
+BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test lint ui
+.PHONY: help install sweep test bench lint ui
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -24,6 +25,9 @@ sweep: install ## The default depth sweep on MovieLens-100K; ARGS="smoke --set s
 
 test: install ## All tests but those that need CUDA
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+
+bench: install ## Every figure of speed, short form; benchmarks/README.md has the long one
+	@for script in $(BENCHMARKS); do $(BIN)/python -m $$script --size short || exit 1; echo; done
 
 lint: install ## Format, lint and types
 	$(BIN)/ruff format --check .
