@@ -114,16 +114,6 @@ def empty_decoder(config: dict[str, object]) -> nn.Module:
     return decoder
 
 
-def set_attention(decoder: nn.Module, kernel: str) -> None:
-    """Sets the attention kernel, or the next plainer one where the architecture lacks it."""
-    for candidate in dict.fromkeys((kernel, "sdpa", "eager")):
-        try:
-            decoder.set_attn_implementation(candidate)  # type: ignore[operator]
-        except (ValueError, ImportError):
-            continue
-        return
-
-
 def cut_config(config: dict[str, object], layers: list[int], total: int) -> dict[str, object]:
     """The configuration of the kept layers; lists with an entry per layer (attention kinds) are cut with them."""
     dropped = ("auto_map", "quantization_config", "transformers_version", "architectures", "dtype", "torch_dtype")

@@ -13,15 +13,15 @@ from torch import Tensor, nn
 
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
-from slmrec_core.models.backbone import Backbone
-from slmrec_core.models.decoder import (
-    LayerChoice,
-    final_norm,
-    layer_index,
-    load_decoder,
-    mlp_projections,
+from slmrec_core.models.attention import (
+    can_pack,
+    decoder_inputs,
+    longest_packed_row,
     set_attention,
 )
+from slmrec_core.models.backbone import Backbone
+from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder, mlp_projections
+from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -86,6 +86,7 @@ class RecommenderModel(nn.Module):
         self.config = config
         self.compute_dtype = compute_dtype
         self._kernel: str | None = None
+        self._packs = False
         self.prompt = prompt if config.pooling == "response" else Prompt(prompt.before, ())
         vocabulary = decoder.get_input_embeddings()  # type: ignore[operator]
         self.vocab_size, self.hidden_size = vocabulary.weight.shape
@@ -95,6 +96,7 @@ class RecommenderModel(nn.Module):
         self.prompt_vectors.weight = nn.Parameter(vocabulary(tokens).detach().clone())
         # Only the template's rows of the vocabulary are ever read; the rest need not be held by any worker.
         decoder.set_input_embeddings(nn.Identity())  # type: ignore[operator]
+        self._can_pack = can_pack(decoder, self.hidden_size)
         if config.tuning == "lora":
             decoder = _with_lora(decoder, config)
             self.prompt_vectors.requires_grad_(False)
@@ -140,20 +142,19 @@ class RecommenderModel(nn.Module):
             read_mask: True = read the user there. With `response` pooling a row is read at most once, after its end.
             layers: Layers whose states are wanted beside the user vectors; 0 = the projected inputs.
         """
-        inputs, rows, columns = self._embed(item_ids, read_mask)
         inner = [layer for layer in layers if layer < self.num_layers]
-        kernel = attention_kernel(inputs.device, self.compute_dtype)
-        if kernel != self._kernel:
-            # The model is new, or was moved.
-            set_attention(self.decoder, kernel)
-            self._kernel = kernel
+        layout = self._layout(item_ids)
+        inputs, read = self._embed(item_ids, read_mask, layout)
         with self._autocast(inputs):
             output = self.decoder(
-                inputs_embeds=inputs.to(self.compute_dtype), output_hidden_states=bool(inner), use_cache=False
+                inputs_embeds=inputs.to(self.compute_dtype),
+                output_hidden_states=bool(inner),
+                use_cache=False,
+                **decoder_inputs(layout, self.compute_dtype),
             )
         # hidden_states[0] is the decoder's input, so layer n sits at index n.
-        states = {layer: output.hidden_states[layer][rows, columns] for layer in inner}
-        last = output.last_hidden_state[rows, columns]
+        states = {layer: output.hidden_states[layer].flatten(0, 1)[read] for layer in inner}
+        last = output.last_hidden_state.flatten(0, 1)[read]
         if self.num_layers in layers:
             states[self.num_layers] = last
         return HiddenStates(states, self.project(last))
@@ -192,27 +193,40 @@ class RecommenderModel(nn.Module):
             "params_total": own + self.vocab_size * self.hidden_size + self.item_table.numel(),
         }
 
+    def _layout(self, item_ids: Int[Tensor, "batch seq"]) -> Layout:
+        """Packed rows where the decoder and the kernel of this device allow them, else one history in each row."""
+        length = (item_ids != PAD_ITEM).sum(dim=1) + len(self.prompt.after)
+        template, kernel = len(self.prompt.before), attention_kernel(item_ids.device, self.compute_dtype)
+        if kernel != self._kernel:
+            # The model is new, or was moved.
+            self._packs = set_attention(self.decoder, kernel, packed=self._can_pack)
+            self._kernel = kernel
+        if self._packs:
+            layout = packed_layout(length, template)
+            if template + layout.width <= longest_packed_row(self.decoder):
+                return layout
+        return padded_layout(length, template)
+
     def _embed(
-        self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"]
-    ) -> tuple[Float[Tensor, "batch tokens hidden"], Int[Tensor, "target"], Int[Tensor, "target"]]:
-        """[template ; items ; closing template ; padding], and where the states are read."""
-        num_rows, offset = item_ids.shape[0], len(self.prompt.before)
+        self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"], layout: Layout
+    ) -> tuple[Float[Tensor, "row token hidden"], Int[Tensor, "target"]]:
+        """Template, items and closing template at their places, and the flat places where the states are read."""
+        is_item = item_ids != PAD_ITEM
         with torch.autocast(item_ids.device.type, enabled=False):
-            items = self.input_projection(self.input_dropout(self.item_table[item_ids]))
-        prompt = self.prompt_vectors(torch.arange(offset + len(self.prompt.after), device=item_ids.device))
-        before = prompt[:offset].to(items.dtype).expand(num_rows, -1, -1)
-        if not self.prompt.after:
-            rows, columns = read_mask.nonzero(as_tuple=True)
-            return torch.cat([before, items], dim=1), rows, columns + offset
-        # The closing template follows each row's last item directly: padding comes after everything, so that it
+            items = self.input_projection(self.input_dropout(self.item_table[item_ids[is_item]]))
+        opening, closing = len(self.prompt.before), len(self.prompt.after)
+        prompt = self.prompt_vectors(torch.arange(opening + closing, device=item_ids.device)).to(items.dtype)
+        steps = torch.arange(max(item_ids.shape[1], closing), device=item_ids.device)
+        item_slots = layout.slots(steps[: item_ids.shape[1]].expand_as(item_ids))
+        # The closing template follows each history's last item directly: padding comes after everything, so that it
         # neither is attended to nor shifts a rotary position (the authors pad inside the prompt).
-        after = prompt[offset:].to(items.dtype).expand(num_rows, -1, -1)
-        inputs = torch.cat([before, items, torch.zeros_like(after)], dim=1)
-        lengths = (item_ids != PAD_ITEM).sum(dim=1)
-        columns = offset + lengths[:, None] + torch.arange(after.shape[1], device=item_ids.device)
-        inputs = inputs.scatter(1, columns[..., None].expand_as(after), after)
-        rows = read_mask.any(dim=1).nonzero(as_tuple=True)[0]
-        return inputs, rows, columns[rows, -1]
+        closing_slots = layout.slots(is_item.sum(dim=1, keepdim=True) + steps[:closing])
+        opening_slots = layout.template_slots()
+        slots = [item_slots[is_item], opening_slots.flatten(), closing_slots.flatten()]
+        vectors = [items, prompt[:opening].repeat(len(opening_slots), 1), prompt[opening:].repeat(len(item_ids), 1)]
+        inputs = items.new_zeros(layout.num_rows * layout.width, self.hidden_size)
+        inputs = inputs.index_copy(0, torch.cat(slots), torch.cat(vectors)).view(layout.num_rows, layout.width, -1)
+        return inputs, closing_slots[read_mask.any(dim=1), -1] if closing else item_slots[read_mask]
 
     def _autocast(self, like: Tensor) -> torch.autocast:
         return torch.autocast(like.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)

@@ -14,6 +14,7 @@ from torch.testing import assert_close
 
 from slmrec_core.errors import CheckpointError, ConfigError
 from slmrec_core.models import decoder as decoder_module
+from slmrec_core.models.attention import set_attention
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import (
     chosen_layers,
@@ -22,7 +23,6 @@ from slmrec_core.models.decoder import (
     final_norm,
     load_decoder,
     mlp_projections,
-    set_attention,
 )
 from tests.tiny import GPT2, LLAMA, QWEN2, write_model_directory
 

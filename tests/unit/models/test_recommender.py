@@ -1,6 +1,7 @@
 """Laws of the one model class of teacher and student."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,14 +32,20 @@ def last_only(batch: SequenceBatch) -> SequenceBatch:
     return SequenceBatch(batch.user_index, batch.item_ids, batch.target_items * is_end)
 
 
-def slow_user_vectors(model: RecommenderModel, history: list[int]) -> Tensor:
-    """One row, no padding, no mask: the template's tokens and the items written out one after the other."""
+def written_out(model: RecommenderModel, history: list[int], **options: bool) -> Any:
+    """The decoder over one row, no padding, no mask: the template's tokens and the items one after the other."""
     items = [model.input_projection(model.item_table[item]) for item in history]
     tokens = [model.prompt_vectors.weight[index] for index in range(len(model.prompt.before + model.prompt.after))]
     before, after = tokens[: len(model.prompt.before)], tokens[len(model.prompt.before) :]
     with torch.no_grad():
-        states = model.decoder(inputs_embeds=torch.stack([*before, *items, *after])[None]).last_hidden_state[0]
-        vectors: Tensor = model.output_projection(states[len(before) :])
+        return model.decoder(inputs_embeds=torch.stack([*before, *items, *after])[None], **options)
+
+
+def slow_user_vectors(model: RecommenderModel, history: list[int]) -> Tensor:
+    """The user after each item, and after each token of a closing template."""
+    states = written_out(model, history).last_hidden_state[0]
+    with torch.no_grad():
+        vectors: Tensor = model.output_projection(states[len(model.prompt.before) :])
     return vectors
 
 
@@ -246,19 +253,19 @@ def test_states_are_hugging_faces_at_the_read_positions_and_the_deepest_is_norme
     states = read(model, batch, (0, 1, 2, 3))
     recorded: list[Tensor] = []
     hooks = [layer.register_forward_hook(lambda m, i, o: recorded.append(o)) for layer in model.decoder.layers]  # type: ignore[union-attr]
-    with torch.no_grad():
-        inputs, rows, columns = model._embed(batch.item_ids, batch.read_mask)
-        output = model.decoder(inputs_embeds=inputs, output_hidden_states=True)
+    for row, history in enumerate(batch.item_ids):
+        recorded.clear()
+        output = written_out(model, [int(item) for item in history if item], output_hidden_states=True)
+        # The last item, or the last token of the closing template: either way the last token of all.
+        for layer in range(4):
+            assert_close(states.layers[layer][row], output.hidden_states[layer][0, -1])
+        for layer in (1, 2):
+            assert_close(states.layers[layer][row], recorded[layer - 1][0, -1])
+        assert_close(states.layers[3][row], final_norm(model.decoder)(recorded[2][0, -1]))
+        assert_close(model.normed(recorded[2][0, -1:])[0], states.layers[3][row])
     for hook in hooks:
         hook.remove()
-    for layer in range(4):
-        assert_close(states.layers[layer], output.hidden_states[layer][rows, columns])
-    assert_close(states.layers[0], inputs[rows, columns])
-    for layer in (1, 2):
-        assert_close(states.layers[layer], recorded[layer - 1][rows, columns])
-    assert_close(states.layers[3], final_norm(model.decoder)(recorded[2][rows, columns]))
     assert_close(model.project(states.layers[3]), states.user_vectors)
-    assert_close(model.normed(recorded[2][rows, columns]), states.layers[3])
 
 
 def test_asking_for_states_changes_no_score(item_table: Tensor) -> None:
