@@ -21,6 +21,7 @@ from slmrec_core.models.attention import (
 )
 from slmrec_core.models.backbone import Backbone
 from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder, mlp_projections
+from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
@@ -103,7 +104,7 @@ class RecommenderModel(nn.Module):
         self.decoder = decoder
         self.input_projection = nn.Linear(item_table.shape[1], self.hidden_size)
         self.output_projection = nn.Linear(self.hidden_size, item_table.shape[1], bias=False)
-        self.input_dropout = nn.Dropout(config.input_dropout)
+        self.input_dropout = Dropout(config.input_dropout)
         self.register_buffer("item_table", item_table.detach().to(torch.float32).clone())
         self._store_frozen_weights_in(compute_dtype)
 
@@ -251,6 +252,7 @@ def table_scores(
 def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:
     # Slow to import, and processes that only read settings never get here.
     from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
 
     decoder.requires_grad_(False)
     targets = mlp_projections(decoder, config.num_layers)
@@ -266,4 +268,10 @@ def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:
         fan_in_fan_out=not isinstance(decoder.get_submodule(targets[0]), nn.Linear),
         bias="none",
     )
-    return inject_adapter_in_model(lora, decoder)  # type: ignore[no-any-return]
+    adapted = inject_adapter_in_model(lora, decoder)
+    for layer in adapted.modules():
+        if isinstance(layer, LoraLayer):
+            # Autocast sees to precision: PEFT would take each input to float32 for dropout, and back.
+            layer.cast_input_dtype_enabled = False
+            layer.lora_dropout["default"] = Dropout(config.lora_dropout)
+    return adapted  # type: ignore[no-any-return]
