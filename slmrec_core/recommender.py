@@ -18,6 +18,7 @@ from slmrec_core.models.decoder import empty_decoder
 from slmrec_core.models.prompt import Prompt
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
+from slmrec_core.session import Session
 from slmrec_core.structures import PAD_ITEM
 
 FORMAT_VERSION = 1
@@ -74,10 +75,25 @@ class Recommender:
             ConfigError: `k` is below 1.
             DataError: A history is empty or holds an item that the catalogue lacks.
         """
+        columns = [self.to_columns(history, row) for row, history in enumerate(histories)]
+        return self.best_items(self.user_vectors(columns), columns, k, exclude_seen)
+
+    def session(self, history: Sequence[str | int]) -> Session:
+        """One user whose next events will come one by one; each request then reads only what is new.
+
+        Raises:
+            DataError: The history is empty or holds an item that the catalogue lacks.
+        """
+        return Session(self, self.to_columns(history, row=0))
+
+    @torch.no_grad()
+    def best_items(
+        self, user_vectors: Float[Tensor, "history item_dim"], columns: list[list[int]], k: int, exclude_seen: bool
+    ) -> Recommendations:
+        """The `k` best items for each user vector; `columns` are the histories behind them."""
         if k < 1:
             raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")
-        columns = [self._to_columns(history, row) for row, history in enumerate(histories)]
-        scores = self._scores(columns)
+        scores = self.network.score(user_vectors).cpu()
         if exclude_seen:
             for row, seen in enumerate(columns):
                 scores[row, seen] = float("-inf")
@@ -103,10 +119,11 @@ class Recommender:
                 f"recommender: each history needs its own list of candidates, got {len(histories)} histories and"
                 f" {len(candidates)} lists. Give as many of each."
             )
-        scores = self._scores([self._to_columns(history, row) for row, history in enumerate(histories)])
+        columns = [self.to_columns(history, row) for row, history in enumerate(histories)]
+        scores = self.network.score(self.user_vectors(columns)).cpu()
         ranks = []
         for row, items in enumerate(candidates):
-            own = scores[row, self._to_columns(items, row)]
+            own = scores[row, self.to_columns(items, row)]
             ranks.append(rank_targets(own.expand(len(own), -1), torch.arange(len(own))).numpy())
         return ranks
 
@@ -158,7 +175,16 @@ class Recommender:
                 " as save_pretrained wrote them."
             ) from error
 
-    def _to_columns(self, items: Sequence[str | int], row: int) -> list[int]:
+    def to_columns(self, items: Sequence[str | int], row: int) -> list[int]:
+        """Columns of the scores that belong to raw item ids.
+
+        Args:
+            items: At least one.
+            row: Which history they are, for the message.
+
+        Raises:
+            DataError: There is no item, or the catalogue lacks one.
+        """
         unknown = [item for item in items if str(item) not in self._columns]
         if unknown or not len(items):
             raise DataError(
@@ -167,20 +193,21 @@ class Recommender:
             )
         return [self._columns[str(item)] for item in items]
 
-    def _scores(self, histories: list[list[int]]) -> Float[Tensor, "history row"]:
+    @torch.no_grad()
+    def user_vectors(self, histories: list[list[int]]) -> Float[Tensor, "history item_dim"]:
+        """The user after each history, given as columns of the scores."""
+        device = self.network.item_table.device
         if not histories:
-            return torch.zeros(0, len(self.item_ids))
+            return torch.zeros(0, self.network.item_table.shape[1], device=device)
         newest = [torch.tensor(history[-self.max_seq_len :]) for history in histories]
         item_ids = nn.utils.rnn.pad_sequence(newest, batch_first=True, padding_value=PAD_ITEM)
         lengths = torch.tensor([len(history) for history in newest])
         read_mask = torch.arange(item_ids.shape[1]) == lengths[:, None] - 1
-        device = next(self.network.parameters()).device
-        scores = []
+        vectors = []
         for start in range(0, len(item_ids), _ROWS_PER_PASS):
             part = slice(start, start + _ROWS_PER_PASS)
-            states = self.network(item_ids[part].to(device), read_mask[part].to(device))
-            scores.append(self.network.score(states.user_vectors).cpu())
-        return torch.cat(scores)
+            vectors.append(self.network(item_ids[part].to(device), read_mask[part].to(device)).user_vectors)
+        return torch.cat(vectors)
 
 
 def _describe(network: RecommenderModel | SASRec) -> dict[str, object]:

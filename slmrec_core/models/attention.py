@@ -7,12 +7,22 @@ of every row. Whether an architecture gives the same states that way is tried, n
 import functools
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
+
+
+@runtime_checkable
+class DecoderCache(Protocol):
+    """Keys and values of the tokens that a decoder has read; transformers' own."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets as many of the newest tokens as the number is below 0."""
+        ...
+
 
 _PACKED = "packed_"
 _PACKED_KERNELS = ("eager", "sdpa")
@@ -97,6 +107,14 @@ def longest_packed_row(decoder: nn.Module) -> float:
     """Keys that a packed row may have: a sliding window counts those of other histories too."""
     window = getattr(decoder.config, "sliding_window", None)
     return float("inf") if window is None else float(window)
+
+
+def new_cache(decoder: nn.Module) -> DecoderCache:
+    """An empty cache of keys and values, of the kind that the decoder's layers need."""
+    # Slow to import, and processes that only read settings never get here.
+    from transformers import DynamicCache  # noqa: PLC0415
+
+    return DynamicCache(config=decoder.config)  # type: ignore[no-any-return]
 
 
 @functools.cache

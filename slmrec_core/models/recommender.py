@@ -11,18 +11,22 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, NonNegativeInt, PositiveInt
 from torch import Tensor, nn
 
+from slmrec_core.errors import ConfigError
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
 from slmrec_core.models.attention import (
+    DecoderCache,
     can_pack,
     decoder_inputs,
     longest_packed_row,
+    new_cache,
     set_attention,
 )
 from slmrec_core.models.backbone import Backbone
 from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder, mlp_projections
 from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
+from slmrec_core.models.linear import replace_linear
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -98,6 +102,7 @@ class RecommenderModel(nn.Module):
         # Only the template's rows of the vocabulary are ever read; the rest need not be held by any worker.
         decoder.set_input_embeddings(nn.Identity())  # type: ignore[operator]
         self._can_pack = can_pack(decoder, self.hidden_size)
+        replace_linear(decoder)
         if config.tuning == "lora":
             decoder = _with_lora(decoder, config)
             self.prompt_vectors.requires_grad_(False)
@@ -160,6 +165,44 @@ class RecommenderModel(nn.Module):
             states[self.num_layers] = last
         return HiddenStates(states, self.project(last))
 
+    @torch.no_grad()
+    def continued(
+        self, item_ids: Int[Tensor, "item"], cache: DecoderCache | None = None
+    ) -> tuple[Float[Tensor, "1 item_dim"], DecoderCache]:
+        """The user after some more items of one history: only these go through the decoder. For inference.
+
+        Args:
+            item_ids: At least one, the newest last.
+            cache: What an earlier call returned, for the items before these; it is extended in place. None = these are
+                the history's first.
+
+        Raises:
+            ConfigError: The decoder cannot go on from where it was; `can_continue` says so.
+        """
+        if not self.can_continue:
+            raise ConfigError(
+                f"model: to continue a history takes attention without a window, got a {type(self.decoder).__name__}."
+                " Read the whole history again."
+            )
+        self._settle_attention(item_ids.device)
+        opening = len(self.prompt.before)
+        prompt = self.prompt_vectors.weight
+        vectors = self.input_projection(self.item_table[item_ids]).to(self.compute_dtype)
+        if cache is None:
+            cache = new_cache(self.decoder)
+            vectors = torch.cat([prompt[:opening].to(self.compute_dtype), vectors])
+        last = self._extend(vectors, cache)
+        if self.prompt.after:
+            # The closing template is read behind the newest item, and forgotten before the next one comes.
+            last = self._extend(prompt[opening:].to(self.compute_dtype), cache)
+            cache.crop(-len(self.prompt.after))
+        return self.project(last), cache
+
+    @property
+    def can_continue(self) -> bool:
+        """True = keys and values of items that were read can be kept for the next request of the same user."""
+        return self._can_pack and longest_packed_row(self.decoder) == float("inf")
+
     def normed(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target hidden"]:
         """An inner state read through the final norm."""
         with self._autocast(state):
@@ -196,17 +239,26 @@ class RecommenderModel(nn.Module):
 
     def _layout(self, item_ids: Int[Tensor, "batch seq"]) -> Layout:
         """Packed rows where the decoder and the kernel of this device allow them, else one history in each row."""
-        length = (item_ids != PAD_ITEM).sum(dim=1) + len(self.prompt.after)
-        template, kernel = len(self.prompt.before), attention_kernel(item_ids.device, self.compute_dtype)
-        if kernel != self._kernel:
-            # The model is new, or was moved.
-            self._packs = set_attention(self.decoder, kernel, packed=self._can_pack)
-            self._kernel = kernel
+        self._settle_attention(item_ids.device)
+        length, template = (item_ids != PAD_ITEM).sum(dim=1) + len(self.prompt.after), len(self.prompt.before)
         if self._packs:
             layout = packed_layout(length, template)
             if template + layout.width <= longest_packed_row(self.decoder):
                 return layout
         return padded_layout(length, template)
+
+    def _settle_attention(self, device: torch.device) -> None:
+        kernel = attention_kernel(device, self.compute_dtype)
+        if kernel != self._kernel:
+            # The model is new, or was moved.
+            self._packs = set_attention(self.decoder, kernel, packed=self._can_pack)
+            self._kernel = kernel
+
+    def _extend(self, vectors: Float[Tensor, "token hidden"], cache: DecoderCache) -> Float[Tensor, "1 hidden"]:
+        """The last state of tokens that follow what is in the cache, which then holds them too."""
+        with self._autocast(vectors):
+            output = self.decoder(inputs_embeds=vectors[None], past_key_values=cache, use_cache=True)
+        return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
     def _embed(
         self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"], layout: Layout
