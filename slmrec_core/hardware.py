@@ -4,6 +4,11 @@ from typing import Literal
 
 import torch
 
+_CHUNK = 2**23
+"""Scores: 32 MiB."""
+_FEWEST_ROWS = 64
+"""Each chunk reads the whole item table, and writes its gradient if it is trained."""
+
 
 def fast_precision() -> Literal["fp32", "bf16"]:
     """`bf16` where matrix products have hardware for it (CUDA from Ampere on, AMX or AVX512-BF16 on CPU), else `fp32`.
@@ -17,6 +22,11 @@ def fast_precision() -> Literal["fp32", "bf16"]:
         getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
     ]
     return "bf16" if any(check() for check in checks) else "fp32"
+
+
+def rows_per_chunk(num_columns: int) -> int:
+    """Rows of a score matrix that are held at a time: 2²³ scores stay near the caches, fewer rows waste the table."""
+    return max(_FEWEST_ROWS, _CHUNK // max(num_columns, 1))
 
 
 def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:

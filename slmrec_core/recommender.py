@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
+from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets
 from slmrec_core.models.decoder import empty_decoder
 from slmrec_core.models.prompt import Prompt
@@ -93,16 +95,22 @@ class Recommender:
         """The `k` best items for each user vector; `columns` are the histories behind them."""
         if k < 1:
             raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")
-        scores = self.network.score(user_vectors).cpu()
-        if exclude_seen:
-            for row, seen in enumerate(columns):
-                scores[row, seen] = float("-inf")
-        best = scores.topk(min(k, len(self._columns)), dim=1)
-        item_ids = [
-            [self.item_ids[column] for column, score in zip(row, values, strict=True) if score > float("-inf")]
-            for row, values in zip(best.indices.tolist(), best.values.tolist(), strict=True)
-        ]
-        return Recommendations(item_ids, best.values.numpy())
+        k, chunk = min(k, len(self._columns)), rows_per_chunk(len(self.item_ids))
+        item_ids: list[list[str]] = []
+        best_scores = [np.zeros((0, k), dtype=np.float32)]
+        for start in range(0, len(columns), chunk):
+            scores: Tensor = self.network.score(user_vectors[start : start + chunk])
+            if exclude_seen:
+                seen = columns[start : start + chunk]
+                rows = np.repeat(np.arange(len(seen)), [len(history) for history in seen])
+                scores[torch.from_numpy(rows), list(chain.from_iterable(seen))] = float("-inf")
+            values, best = (found.cpu().numpy() for found in scores.topk(k, dim=1))
+            item_ids += [
+                [self.item_ids[column] for column in row[:count]]
+                for row, count in zip(best.tolist(), np.isfinite(values).sum(axis=1).tolist(), strict=True)
+            ]
+            best_scores.append(values)
+        return Recommendations(item_ids, np.concatenate(best_scores))
 
     @torch.no_grad()
     def rank(

@@ -112,8 +112,6 @@ def build_objective(experiment: ExperimentConfig, inputs: Inputs, device: torch.
         teacher_norms=_teacher_norms(experiment, states, reference, data, device),
         teacher_width=_teacher_width(states, reference),
         online_teacher=online,
-        # Teacher and student of one row score against one frozen table.
-        teacher_table=student.item_table if distillation.logit_weight > 0 else None,
     ).to(device)
     return objective, _teacher(experiment, teacher, states, data)
 

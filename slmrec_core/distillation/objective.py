@@ -11,10 +11,11 @@ from slmrec_core.distillation.blocks import BlockPairing
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
 from slmrec_core.errors import ConfigError, TeacherStudentMismatchError
 from slmrec_core.losses import (
+    catalogue_logit_loss,
+    catalogue_next_item_loss,
     feature_cosine_loss,
     feature_norm_loss,
     logit_loss,
-    next_item_loss,
     supervision_loss,
     user_cosine,
 )
@@ -37,10 +38,7 @@ class Objective(nn.Module):
             empty = those of each batch, and the loss then depends on how batches are cut.
         teacher_width: The teacher's hidden size, when a term aligns states.
         online_teacher: Trained together with the student; None = offline.
-        teacher_table: Item table behind the teacher's user vectors; for the logit term offline.
     """
-
-    teacher_table: Tensor | None
 
     def __init__(
         self,
@@ -50,7 +48,6 @@ class Objective(nn.Module):
         teacher_norms: Sequence[float] = (),
         teacher_width: int | None = None,
         online_teacher: RecommenderModel | None = None,
-        teacher_table: Float[Tensor, "row item_dim"] | None = None,
     ) -> None:
         super().__init__()
         self.student = student
@@ -69,7 +66,6 @@ class Objective(nn.Module):
             if config.aligns and teacher_width is not None and teacher_width != student.hidden_size:
                 # Trained with the student and dropped after training: it lets widths differ.
                 self.teacher_projection = nn.Linear(student.hidden_size, teacher_width, bias=False)
-        self.register_buffer("teacher_table", teacher_table, persistent=False)
 
     @property
     def student_layers(self) -> tuple[int, ...]:
@@ -124,9 +120,7 @@ class Objective(nn.Module):
     def _terms(
         self, student: HiddenStates, targets: Int[Tensor, "target"], teacher: TeacherSignal | None
     ) -> DistillationLosses:
-        config, scores, cosine, norm = self.config, None, None, None
-        if config.next_item_weight > 0 or config.logit_weight > 0:
-            scores = self.student.score(student.user_vectors)
+        config, cosine, norm = self.config, None, None
         if config.aligns:
             ours, theirs = self._aligned_states(student, teacher)
             blocks = ours.shape[0] if config.block_reduction == "sum" else 1
@@ -135,11 +129,11 @@ class Objective(nn.Module):
             if config.norm_weight > 0:
                 norm = blocks * self._norm_term(ours, theirs)
         return DistillationLosses(
-            next_item=next_item_loss(scores, targets) if scores is not None and config.next_item_weight > 0 else None,
+            next_item=self._next_item(student.user_vectors, targets) if config.next_item_weight > 0 else None,
             cosine=cosine,
             norm=norm,
             supervision=self._supervision(student, targets) if len(self.heads) else None,
-            logit=self._logit(scores, teacher) if scores is not None and config.logit_weight > 0 else None,
+            logit=self._logit(student.user_vectors, teacher) if config.logit_weight > 0 else None,
         )
 
     @torch.no_grad()
@@ -195,23 +189,33 @@ class Objective(nn.Module):
     def _supervision(self, student: HiddenStates, targets: Int[Tensor, "target"]) -> Float[Tensor, ""]:
         assert self.pairing is not None
         assert isinstance(self.student, RecommenderModel)
-        scores = []
+        losses = []
         for head, layer in zip(self.heads, self.pairing.supervised_layers, strict=True):
             state = student.layers[layer]
             read = self.student.normed(state) if self.config.supervision_read == "normed" else state
             with torch.autocast(read.device.type, enabled=False):
-                scores.append(self.student.score(head(read.to(torch.float32))))
-        blocks = len(scores) if self.config.block_reduction == "sum" else 1
-        return blocks * supervision_loss(scores, targets)
+                losses.append(self._next_item(head(read.to(torch.float32)), targets))
+        blocks = len(losses) if self.config.block_reduction == "sum" else 1
+        return blocks * supervision_loss(losses)
 
-    def _logit(self, scores: Float[Tensor, "target row"], teacher: TeacherSignal | None) -> Float[Tensor, ""]:
-        if teacher is None or teacher.user_vectors is None or self.teacher_table is None:
+    def _next_item(
+        self, user_vectors: Float[Tensor, "target item_dim"], targets: Int[Tensor, "target"]
+    ) -> Float[Tensor, ""]:
+        return catalogue_next_item_loss(user_vectors, self.student.item_table, targets)
+
+    def _logit(
+        self, user_vectors: Float[Tensor, "target item_dim"], teacher: TeacherSignal | None
+    ) -> Float[Tensor, ""]:
+        if teacher is None or teacher.user_vectors is None:
             raise TeacherStudentMismatchError(
-                f"objective: the logit term needs the teacher's user vectors and table, got {teacher!r}."
-                " Pass both, or set distillation.logit_weight to 0."
+                f"objective: the logit term needs the teacher's user vectors, got {teacher!r}."
+                " Pass them, or set distillation.logit_weight to 0."
             )
-        theirs = table_scores(teacher.user_vectors, self.teacher_table)
-        return logit_loss(scores, theirs, self.config.temperature)
+        theirs, table = teacher.user_vectors, self.student.item_table
+        if theirs.requires_grad or table.requires_grad:
+            # The chunked loss has a gradient for the student's vectors alone.
+            return logit_loss(self.student.score(user_vectors), table_scores(theirs, table), self.config.temperature)
+        return catalogue_logit_loss(user_vectors, theirs, table, self.config.temperature)
 
     def _run_online_teacher(
         self, item_ids: Int[Tensor, "batch seq"], read_mask: Bool[Tensor, "batch seq"], targets: Int[Tensor, "target"]
@@ -219,7 +223,7 @@ class Objective(nn.Module):
         assert self.online_teacher is not None
         layers = self.pairing.teacher_layers if self.pairing is not None and self.config.aligns else ()
         states = self.online_teacher(item_ids, read_mask, layers)
-        loss = next_item_loss(self.online_teacher.score(states.user_vectors), targets)
+        loss = catalogue_next_item_loss(states.user_vectors, self.online_teacher.item_table, targets)
         inner = {n: self._as_aligned(n, state) for n, state in states.layers.items()}
         if self.config.detach_teacher:
             return TeacherSignal({n: s.detach() for n, s in inner.items()}, states.user_vectors.detach()), loss

@@ -19,13 +19,19 @@ Ranks = Real[Tensor, "*users"] | Real[np.ndarray, "*users"] | Sequence[int] | Se
 """1-based ranks of any shape, usually one per user; on any device."""
 
 
-def rank_targets(scores: Float[Tensor, "batch item"], targets: Int[Tensor, "batch"]) -> Int[Tensor, "batch"]:
+def rank_targets(
+    scores: Float[Tensor, "batch item"],
+    targets: Int[Tensor, "batch"],
+    ignored: tuple[Int[Tensor, "pair"], Int[Tensor, "pair"]] | None = None,
+) -> Int[Tensor, "batch"]:
     """1-based rank of each target among all columns; ties count against the model, so constant scores rank last.
 
     Args:
         scores: One row per user. A column at -inf cannot come before a target above -inf, so masked items and padding
             do not count; a target that is itself at -inf ranks last.
         targets: Column index of the item that came next.
+        ignored: Rows and columns of scores that count for nothing, such as items already seen; each pair once, none of
+            them a target.
 
     Returns:
         Number of columns, the target's own included, that score at least as high; 1 = best.
@@ -41,6 +47,20 @@ def rank_targets(scores: Float[Tensor, "batch item"], targets: Int[Tensor, "batc
             f"rank_targets: a target is not a column of the scores, got {int(targets[outside][0])} with {num_items}"
             " columns. Pass column indices."
         )
+    own = scores.gather(1, targets.long()[:, None])
+    ranks = (scores >= own).sum(dim=1)
+    # A sum has NaN wherever one of its terms has: a pass less than a look at each.
+    if scores.sum(dim=1).isnan().any():
+        _refuse_nan(scores)
+    if ignored is not None:
+        rows, columns = ignored
+        ahead = (scores[rows, columns] >= own[rows, 0]).long()
+        ranks = ranks.index_add(0, rows.long(), ahead, alpha=-1)
+    return ranks
+
+
+def _refuse_nan(scores: Float[Tensor, "batch item"]) -> None:
+    # Infinities of both signs add up to NaN as well.
     bad_rows = scores.isnan().any(dim=1).nonzero().flatten().tolist()
     if bad_rows:
         shown = ", ".join(map(str, bad_rows[:5])) + (", ..." if len(bad_rows) > 5 else "")
@@ -48,7 +68,6 @@ def rank_targets(scores: Float[Tensor, "batch item"], targets: Int[Tensor, "batc
             f"rank_targets: NaN scores, got {len(bad_rows)} of {len(scores)} rows (rows {shown})."
             " Lower the learning rate."
         )
-    return (scores >= scores.gather(1, targets.long()[:, None])).sum(dim=1)
 
 
 def per_user_hit_rate(ranks: Ranks, k: int) -> Float[np.ndarray, "*users"]:

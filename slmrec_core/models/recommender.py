@@ -294,11 +294,10 @@ def table_scores(
     user_vectors: Float[Tensor, "target item_dim"], item_table: Float[Tensor, "row item_dim"]
 ) -> Float[Tensor, "target row"]:
     """Inner products with every row of an item table; row 0 is padding and gets −inf."""
-    padding = torch.zeros(len(item_table), device=user_vectors.device)
-    padding[PAD_ITEM] = float("-inf")
     with torch.autocast(user_vectors.device.type, enabled=False):
-        # The bias of the product masks padding without another pass over the scores.
-        return torch.addmm(padding, user_vectors.to(torch.float32), item_table.to(torch.float32).T)
+        scores = user_vectors.to(torch.float32) @ item_table.to(torch.float32).T
+    scores[:, PAD_ITEM] = float("-inf")
+    return scores
 
 
 def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:

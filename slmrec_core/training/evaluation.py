@@ -12,14 +12,15 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from slmrec_core.data import SequenceDataset, evaluation_batch, num_candidates, sampled_candidates, seen_items
+from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets, ranking_metrics
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.structures import SequenceBatch
 from slmrec_core.training.config import EvaluationConfig
 
 Split = Literal["valid", "test"]
-Readouts = Callable[[SequenceBatch], Sequence[Float[Tensor, "user row"]]]
-"""Scores of a batch's users, one tensor for every way of reading the model (a probe reads it at each layer)."""
+Readouts = Callable[[SequenceBatch], Sequence[Float[Tensor, "user item_dim"]]]
+"""Vectors of a batch's users, one tensor for every way of reading the model (a probe reads it at each layer)."""
 
 _NEGATIVES_SEED = 20240528
 """Fixed, so that every model, seed and split reader meets the same candidates."""
@@ -90,7 +91,8 @@ class Evaluator:
         with torch.no_grad():
             for users, is_ours in self._shares():
                 batch = evaluation_batch(self.dataset, users, split, self.max_seq_len).to(self.device)
-                ranks = torch.stack([self._ranks(scores, batch, split) for scores in read(batch)])
+                seen = self._seen(users, split)
+                ranks = torch.stack([self._ranks(model, vectors, batch, seen, split) for vectors in read(batch)])
                 if counted is None:
                     counted = torch.zeros(*ranks.shape[:2], self.dataset.num_users, dtype=torch.long)
                 if is_ours:
@@ -114,21 +116,40 @@ class Evaluator:
             users = np.arange(start, min(start + step, self.dataset.num_users))[self.rank :: self.world_size]
             yield (users, True) if len(users) else (np.array([0]), False)
 
-    def _ranks(self, scores: Float[Tensor, "user row"], batch: SequenceBatch, split: Split) -> Tensor:
-        users = batch.user_index.cpu().numpy()
+    def _ranks(
+        self,
+        model: nn.Module,
+        vectors: Float[Tensor, "user item_dim"],
+        batch: SequenceBatch,
+        seen: tuple[Int64[Tensor, "pair"], Int64[Tensor, "pair"]] | None,
+        split: Split,
+    ) -> Int64[Tensor, "protocol user"]:
+        """Ranks by protocol, with the scores of some users at a time."""
+        chunk = rows_per_chunk(self.dataset.num_items)
         ranks = []
-        for protocol in self.config.protocols:
-            if protocol == "full":
-                masked = scores.clone()
-                if self.config.mask_seen:
-                    rows, columns = map(torch.from_numpy, seen_items(self.dataset, users, split))
-                    masked[rows.to(self.device), columns.to(self.device)] = float("-inf")
-                ranks.append(rank_targets(masked, batch.targets))
-            else:
-                candidates = torch.from_numpy(self._candidates(split)[users]).to(self.device)
-                # Padding points at column 0, which scores −inf. Column 0 of the candidates is the target.
-                ranks.append(rank_targets(scores.gather(1, candidates), torch.zeros_like(batch.targets)))
-        return torch.stack(ranks)
+        for start in range(0, len(vectors), chunk):
+            scores: Tensor = model.score(vectors[start : start + chunk])  # type: ignore[operator]
+            targets = batch.targets[start : start + chunk]
+            by_protocol = []
+            for protocol in self.config.protocols:
+                if protocol == "full":
+                    by_protocol.append(rank_targets(scores, targets, _rows_from(seen, start, len(scores))))
+                else:
+                    users = batch.user_index[start : start + chunk].cpu().numpy()
+                    candidates = torch.from_numpy(self._candidates(split)[users]).to(self.device)
+                    # Padding points at column 0, which scores −inf. Column 0 of the candidates is the target.
+                    by_protocol.append(rank_targets(scores.gather(1, candidates), torch.zeros_like(targets)))
+            ranks.append(torch.stack(by_protocol))
+        return torch.cat(ranks, dim=1)
+
+    def _seen(
+        self, users: Int64[np.ndarray, " batch"], split: Split
+    ) -> tuple[Int64[Tensor, "pair"], Int64[Tensor, "pair"]] | None:
+        """Rows and columns of the items that full ranking leaves out; None = it leaves out none."""
+        if not self.config.mask_seen:
+            return None
+        rows, columns = map(torch.from_numpy, seen_items(self.dataset, users, split))
+        return rows.to(self.device), columns.to(self.device)
 
     def _candidates(self, split: Split) -> Int64[np.ndarray, "users candidates"]:
         return _cached_candidates(self.dataset, split, self.config.num_negatives)
@@ -143,9 +164,20 @@ class Evaluator:
         return total
 
 
+def _rows_from(
+    pairs: tuple[Int64[Tensor, "pair"], Int64[Tensor, "pair"]] | None, start: int, count: int
+) -> tuple[Int64[Tensor, "part"], Int64[Tensor, "part"]] | None:
+    """The pairs whose rows are `count` from `start` on, counted from there; rows ascend."""
+    if pairs is None:
+        return None
+    rows, columns = pairs
+    first, end = torch.searchsorted(rows, torch.tensor([start, start + count], device=rows.device)).tolist()
+    return rows[first:end] - start, columns[first:end]
+
+
 def own_head(model: nn.Module) -> Readouts:
-    """The model's own scores."""
-    return lambda batch: [model.score(model(batch.item_ids, batch.read_mask).user_vectors)]  # type: ignore[operator]
+    """The model's own user vectors."""
+    return lambda batch: [model(batch.item_ids, batch.read_mask).user_vectors]
 
 
 def every_layer(model: RecommenderModel, read: Literal["normed", "raw"] = "normed") -> Readouts:
@@ -156,13 +188,13 @@ def every_layer(model: RecommenderModel, read: Literal["normed", "raw"] = "norme
     """
     depth = model.num_layers
 
-    def scores(batch: SequenceBatch) -> list[Tensor]:
+    def vectors(batch: SequenceBatch) -> list[Tensor]:
         output = model(batch.item_ids, batch.read_mask, tuple(range(depth)))
         inner = [output.layers[n] if read == "raw" else model.normed(output.layers[n]) for n in range(depth)]
         # The deepest readout is the model's own head.
-        return [model.score(vectors) for vectors in (*map(model.project, inner), output.user_vectors)]
+        return [*map(model.project, inner), output.user_vectors]
 
-    return scores
+    return vectors
 
 
 # Small: an entry keeps its data set alive.

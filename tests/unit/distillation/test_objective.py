@@ -30,7 +30,7 @@ def build(item_table: Tensor, config: DistillationConfig = EVERYTHING, **options
     teacher = jolted(tiny_model(item_table, num_layers=4, seed=5), seed=6)
     pairing = pair_blocks(student.num_layers, 4, config.num_blocks, config.teacher_layers)
     torch.manual_seed(0)
-    settings = {"teacher_width": teacher.hidden_size, "teacher_table": item_table, **options}
+    settings = {"teacher_width": teacher.hidden_size, **options}
     objective = Objective(student, config, pairing, **settings).eval()
     return objective, LiveTeacher(teacher, pairing.teacher_layers, config.align_at)
 
@@ -148,9 +148,6 @@ def test_a_missing_teacher_is_an_error_not_a_silence(item_table: Tensor) -> None
     objective, teacher = build(item_table, logit_alone)
     with pytest.raises(TeacherStudentMismatchError, match="the logit term needs"):
         terms_of(objective, None)
-    objective, teacher = build(item_table, logit_alone, teacher_table=None)
-    with pytest.raises(TeacherStudentMismatchError, match="the logit term needs"):
-        terms_of(objective, teacher)
 
 
 def test_a_teacher_without_an_aligned_layer_is_an_error(item_table: Tensor) -> None:
@@ -220,7 +217,7 @@ def test_a_teacher_equal_to_the_student_has_no_gap(item_table: Tensor) -> None:
     student = jolted(tiny_model(item_table))
     twin = jolted(tiny_model(item_table))
     pairing = pair_blocks(2, 2, 2)
-    objective = Objective(student, EVERYTHING, pairing, teacher_width=32, teacher_table=item_table).eval()
+    objective = Objective(student, EVERYTHING, pairing, teacher_width=32).eval()
     terms = losses_of(terms_of(objective, LiveTeacher(twin, pairing.teacher_layers, "hidden_states")))
     assert [terms[name] for name in ("cosine", "norm", "logit")] == pytest.approx([0, 0, 0], abs=1e-5)
 
@@ -258,8 +255,7 @@ def online(item_table: Tensor, **changes: Any) -> Objective:
     )
     teacher = jolted(tiny_model(item_table, num_layers=4, seed=5), seed=6)
     student = jolted(tiny_model(item_table))
-    table = item_table if config.logit_weight else None
-    return Objective(student, config, PAIRING, teacher_width=32, online_teacher=teacher, teacher_table=table).eval()
+    return Objective(student, config, PAIRING, teacher_width=32, online_teacher=teacher).eval()
 
 
 def gradients(objective: Objective, terms: Sequence[str]) -> dict[str, Tensor]:

@@ -201,3 +201,21 @@ def test_a_rank_that_is_not_a_number_raises(
 def test_a_cutoff_below_one_raises(metric: Callable[[np.ndarray, int], object], k: int) -> None:
     with pytest.raises(ConfigError, match=f"got {k}"):
         metric(np.array([1]), k)
+
+
+@given(st.integers(1, 5), st.integers(2, 9), st.integers(0, 999))
+def test_ignored_pairs_rank_as_if_they_scored_minus_infinity(users: int, items: int, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    # Few values, so that there are ties.
+    scores = torch.randint(0, 4, (users, items), generator=generator).float()
+    targets = torch.randint(0, items, (users,), generator=generator)
+    is_ignored = torch.rand(users, items, generator=generator) < 0.4
+    is_ignored[torch.arange(users), targets] = False
+    rows, columns = is_ignored.nonzero(as_tuple=True)
+    masked = scores.masked_fill(is_ignored, float("-inf"))
+    assert rank_targets(scores, targets, (rows, columns)).tolist() == rank_targets(masked, targets).tolist()
+
+
+def test_infinities_of_both_signs_are_no_nan() -> None:
+    scores = torch.tensor([[float("inf"), float("-inf"), 1.0]])
+    assert rank_targets(scores, torch.tensor([2])).tolist() == [2]

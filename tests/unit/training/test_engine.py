@@ -37,9 +37,7 @@ def students_of_a_teacher(item_table: Tensor) -> tuple[Objective, LiveTeacher]:
     pairing = pair_blocks(2, 3, 2)
     live = LiveTeacher(jolted(tiny_model(item_table, num_layers=3, seed=4)), pairing.teacher_layers, "hidden_states")
     torch.manual_seed(0)
-    objective = Objective(
-        jolted(tiny_model(item_table)), config, pairing, [30.0, 40.0], teacher_width=32, teacher_table=item_table
-    )
+    objective = Objective(jolted(tiny_model(item_table)), config, pairing, [30.0, 40.0], teacher_width=32)
     return objective, live
 
 

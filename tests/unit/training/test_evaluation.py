@@ -13,6 +13,7 @@ from slmrec_core.data import SequenceDataset, evaluation_batch
 from slmrec_core.errors import DivergedError
 from slmrec_core.models.recommender import table_scores
 from slmrec_core.structures import HiddenStates, SequenceBatch
+from slmrec_core.training import evaluation
 from slmrec_core.training.config import EvaluationConfig
 from slmrec_core.training.evaluation import Evaluator, Ranking, every_layer, own_head
 from tests.tiny import jolted, tiny_model
@@ -53,9 +54,11 @@ def slow_ranks(dataset: SequenceDataset, model: Drawn, split: str, mask_seen: bo
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 @pytest.mark.parametrize("mask_seen", [True, False])
+@pytest.mark.parametrize("chunk", [2, 100])
 def test_full_ranking_equals_a_slow_one_written_from_the_definition(
-    tiny_dataset: SequenceDataset, split: str, mask_seen: bool
+    tiny_dataset: SequenceDataset, monkeypatch: pytest.MonkeyPatch, split: str, mask_seen: bool, chunk: int
 ) -> None:
+    monkeypatch.setattr(evaluation, "rows_per_chunk", lambda columns: chunk)
     # The test history holds the valid item; a target that the user had before is not masked.
     model = Drawn()
     ((ranking,),) = evaluator(tiny_dataset, mask_seen=mask_seen, batch_size=7).rank_split(model, split)  # type: ignore[arg-type]
