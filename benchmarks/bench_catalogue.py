@@ -76,7 +76,7 @@ def counted_ranks(inputs: Inputs) -> Tensor:
         scores = table_scores(vectors[start : start + chunk], table)
         # Each pair once, as `seen_items` gives them.
         pairs = torch.stack([torch.arange(len(scores)).repeat_interleave(SEEN), seen[start : start + chunk].flatten()])
-        rows, columns = pairs.unique(dim=1)
+        rows, columns = torch.unique(pairs, dim=1)
         ranks.append(rank_targets(scores, targets[start : start + chunk], (rows, columns)))
     return torch.cat(ranks)
 
@@ -105,7 +105,7 @@ CANDIDATES: dict[str, Callable[[Inputs], Tensor | tuple[Tensor, ...]]] = {
 
 
 def work(name: str, size: str, threads: int, pipe: Connection) -> None:
-    """A process of one candidate: runs when asked, and tells seconds, MiB above the inputs, and in the end the result."""
+    """A process of one candidate: runs when asked, tells seconds and MiB above the inputs, and at last the result."""
     torch.set_num_threads(threads)
     inputs = make_inputs(size)
     # Libraries allocate at their first product.

@@ -4,8 +4,8 @@ from typing import Literal
 
 import torch
 
-_CHUNK = 2**23
-"""Scores: 32 MiB."""
+_CHUNK = 2**21
+"""Scores: 8 MiB."""
 _FEWEST_ROWS = 64
 """Each chunk reads the whole item table, and writes its gradient if it is trained."""
 
@@ -25,7 +25,7 @@ def fast_precision() -> Literal["fp32", "bf16"]:
 
 
 def rows_per_chunk(num_columns: int) -> int:
-    """Rows of a score matrix that are held at a time: 2²³ scores stay near the caches, fewer rows waste the table."""
+    """Rows of a score matrix that are held at a time: 2²¹ scores stay in the caches, fewer rows waste the table."""
     return max(_FEWEST_ROWS, _CHUNK // max(num_columns, 1))
 
 

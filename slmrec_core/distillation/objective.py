@@ -23,6 +23,9 @@ from slmrec_core.models.recommender import RecommenderModel, table_scores
 from slmrec_core.models.sasrec import SASRec
 from slmrec_core.structures import DistillationLosses, HiddenStates, TeacherSignal
 
+_Pair = tuple[Float[Tensor, "1 target hidden"], Float[Tensor, "1 target hidden"]]
+"""A block's states, the student's and the teacher's."""
+
 
 class Objective(nn.Module):
     """A student and what it is trained for; its forward pass gives each present term as a mean over the targets.
@@ -122,12 +125,11 @@ class Objective(nn.Module):
     ) -> DistillationLosses:
         config, cosine, norm = self.config, None, None
         if config.aligns:
-            ours, theirs = self._aligned_states(student, teacher)
-            blocks = ours.shape[0] if config.block_reduction == "sum" else 1
+            blocks = self._aligned_blocks(student, teacher)
             if config.cosine_weight > 0:
-                cosine = blocks * feature_cosine_loss(ours, theirs)
+                cosine = self._over_blocks([feature_cosine_loss(ours, theirs) for ours, theirs in blocks])
             if config.norm_weight > 0:
-                norm = blocks * self._norm_term(ours, theirs)
+                norm = self._over_blocks(self._norm_terms(blocks))
         return DistillationLosses(
             next_item=self._next_item(student.user_vectors, targets) if config.next_item_weight > 0 else None,
             cosine=cosine,
@@ -158,33 +160,33 @@ class Objective(nn.Module):
             aligned_state(self.student, layer, layers[layer], self.config.align_at) for layer in pairing.student_layers
         ]
 
-    def _aligned_states(
-        self, student: HiddenStates, teacher: TeacherSignal | None
-    ) -> tuple[Float[Tensor, "block target hidden"], Float[Tensor, "block target hidden"]]:
+    def _aligned_blocks(self, student: HiddenStates, teacher: TeacherSignal | None) -> list[_Pair]:
+        """Student's and teacher's states at the end of each block: apart, because one block fits the caches."""
         pairing = self.pairing
         if pairing is None or teacher is None or not isinstance(self.student, RecommenderModel):
             raise TeacherStudentMismatchError(
                 f"objective: alignment needs a teacher and blocks, got teacher={teacher!r}, blocks={pairing!r}."
                 " Pass a TeacherSignal, or set the cosine and norm weights to 0."
             )
-        ours = self._states(student.layers)
-        theirs = [teacher.layers[layer] for layer in pairing.teacher_layers]
-        with torch.autocast(ours[0].device.type, enabled=False):
-            projected = [self.teacher_projection(state.to(torch.float32)) for state in ours]
-        return torch.stack(projected), torch.stack(theirs).to(torch.float32)
+        blocks = []
+        for state, layer in zip(self._states(student.layers), pairing.teacher_layers, strict=True):
+            with torch.autocast(state.device.type, enabled=False):
+                projected = self.teacher_projection(state.to(torch.float32))
+            blocks.append((projected[None], teacher.layers[layer].to(torch.float32)[None]))
+        return blocks
 
-    def _norm_term(
-        self, ours: Float[Tensor, "block target hidden"], theirs: Float[Tensor, "block target hidden"]
-    ) -> Float[Tensor, ""]:
+    def _norm_terms(self, blocks: list[_Pair]) -> list[Float[Tensor, ""]]:
+        """The norm term of each block, scaled by its teacher's unless told otherwise."""
         squared = self.config.norm_squared
+        gaps = [feature_norm_loss(ours, theirs, squared=squared) for ours, theirs in blocks]
         if self.config.norm_scale == "none":
-            return feature_norm_loss(ours, theirs, squared=squared)
-        norms = self.teacher_norms or theirs.detach().square().sum(dim=2).mean(dim=1).tolist()
-        per_block = [
-            feature_norm_loss(s[None], t[None], squared=squared) / (norm if squared else norm**0.5)
-            for s, t, norm in zip(ours, theirs, norms, strict=True)
-        ]
-        return torch.stack(per_block).mean()
+            return gaps
+        norms = self.teacher_norms or [float(t.detach().square().sum(dim=-1).mean()) for _, t in blocks]
+        return [gap / (norm if squared else norm**0.5) for gap, norm in zip(gaps, norms, strict=True)]
+
+    def _over_blocks(self, terms: list[Float[Tensor, ""]]) -> Float[Tensor, ""]:
+        total = torch.stack(terms)
+        return total.sum() if self.config.block_reduction == "sum" else total.mean()
 
     def _supervision(self, student: HiddenStates, targets: Int[Tensor, "target"]) -> Float[Tensor, ""]:
         assert self.pairing is not None

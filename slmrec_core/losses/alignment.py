@@ -30,7 +30,9 @@ def feature_cosine_loss(
         DivergedError: A state is NaN or infinite.
     """
     _require_same_shape(student, teacher, "feature_cosine_loss")
-    cosine = (_directions(student) * _directions(teacher)).sum(dim=-1)
+    student, teacher = student.float(), teacher.float()
+    # Lengths divide the products, not the states: half the passes over the states, and of their gradients.
+    cosine = (student * teacher).sum(dim=-1) / (_lengths(student) * _lengths(teacher))[..., 0]
     return mean_or_raise(1 - cosine, "feature_cosine_loss")
 
 
@@ -85,9 +87,14 @@ def user_cosine(states: Float[Tensor, "batch hidden"]) -> Float[Tensor, ""]:
 def _directions(states: Float[Tensor, "*targets hidden"]) -> Float[Tensor, "*targets hidden"]:
     """Unit vectors in float32; a zero vector stays zero."""
     states = states.float()
+    return states / _lengths(states)
+
+
+def _lengths(states: Float[Tensor, "*targets hidden"]) -> Float[Tensor, "*targets 1"]:
+    """Lengths to divide by; 1 for a zero vector."""
     length: Tensor = vector_norm(states, dim=-1, keepdim=True)
     # Dividing by a clamped length instead would give a zero vector a gradient of 1 / epsilon.
-    return states / length.masked_fill(length == 0, 1)
+    return length.masked_fill(length == 0, 1)
 
 
 def _require_same_shape(student: Tensor, teacher: Tensor, where: str) -> None:

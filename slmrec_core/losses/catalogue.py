@@ -114,7 +114,8 @@ class _LogitGap(torch.autograd.Function):
 def _softmax(vectors: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
     """Log-sum-exp of each vector's scores, and the mean of the item vectors under their softmax."""
     scores = vectors @ items.T
-    largest = scores.amax(dim=1)
-    probabilities = scores.softmax(dim=1)
-    # The largest probability is at least 1 / items, so its logarithm is safe.
-    return largest - probabilities.amax(dim=1).log(), probabilities @ items
+    largest = scores.amax(dim=1, keepdim=True)
+    # In place: every further pass over the scores costs as much as the product.
+    weights = scores.sub_(largest).exp_()
+    total = weights.sum(dim=1, keepdim=True)
+    return (largest + total.log())[:, 0], (weights @ items) / total
