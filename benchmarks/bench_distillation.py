@@ -3,8 +3,8 @@
 A student of four layers of SmolLM2-135M's shape, four blocks, Beauty's sequence lengths, 12,101 items, 256 windows per
 batch, bfloat16. The states of four teacher layers and the teacher's user vectors lie on disk, as the `states` stages
 keep them, and are read memory-mapped. Cosine and norm are compared with cross entropy alone; all terms (cosine, norm,
-three supervision heads) with cross entropy and the same heads, and so is what comes with the logit term, which the paper
-has not: another softmax over the catalogue, of student and teacher each.
+three supervision heads) with cross entropy and the same heads, and so is what comes with the logit term, which the
+paper has not: two more softmaxes over the catalogue, the student's and the teacher's.
 """
 
 import json
