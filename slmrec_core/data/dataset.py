@@ -86,20 +86,19 @@ class SequenceDataset:
 
     @classmethod
     def _from_kept(cls, kept: pd.DataFrame, *, has_timestamps: bool, dropped: int) -> "SequenceDataset":
-        user_codes, user_ids = pd.factorize(kept["user_id"], sort=True)
-        item_codes, item_ids = pd.factorize(kept["item_id"], sort=True)
+        user_codes, user_ids = kept["user_id"].cat.codes.to_numpy(), kept["user_id"].cat.categories
+        item_codes, item_ids = kept["item_id"].cat.codes.to_numpy(), kept["item_id"].cat.categories
         # lexsort is stable, so equal timestamps stay in the order of their rows.
         order = np.lexsort((kept["timestamp"].to_numpy(), user_codes))
         titles = None
         if "title" in kept:
-            titles = np.full(len(item_ids) + 1, "", dtype=object)
-            # Written backwards, so that an item with several titles keeps its first.
-            titles[item_codes[::-1] + 1] = kept["title"].fillna("").astype(str).to_numpy(dtype=object)[::-1]
+            _, first_rows = np.unique(item_codes, return_index=True)
+            titles = np.concatenate([[""], kept["title"].to_numpy(dtype=object)[first_rows]])
         return cls(
             user_ids=np.asarray(user_ids, dtype=object),
             item_ids=np.concatenate([np.array([""], dtype=object), np.asarray(item_ids, dtype=object)]),
             titles=titles,
-            events=(item_codes[order] + 1).astype(np.int32),
+            events=item_codes[order].astype(np.int32) + 1,
             offsets=_offsets(np.bincount(user_codes)),
             has_timestamps=has_timestamps,
             dropped_users=dropped,

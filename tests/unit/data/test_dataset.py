@@ -179,6 +179,17 @@ def test_numbers_as_ids_become_text() -> None:
     assert sequences(SequenceDataset.from_interactions(frame, 1, 1)) == {"1": ["10", "9", "8"]}
 
 
+@pytest.mark.parametrize("dtype", [object, "str", "category"])
+def test_the_callers_ids_may_be_of_any_kind_of_text(dtype: object) -> None:
+    whole = table([*walk("u", "bacd"), *walk("z", "bb")]).astype({"user_id": dtype, "item_id": dtype})
+    # Categories that no row has any more are not users or items.
+    dataset = SequenceDataset.from_interactions(whole[whole["item_id"] != "d"], 1, 1)
+
+    assert sequences(dataset) == {"u": ["b", "a", "c"]}
+    assert dataset.item_ids.tolist() == ["", "a", "b", "c"]
+    assert {type(name) for name in (*dataset.user_ids, *dataset.item_ids)} == {str}
+
+
 @pytest.mark.parametrize("column", ["user_id", "item_id", "timestamp"])
 def test_a_missing_value_or_column_in_the_callers_table_is_named(column: str) -> None:
     frame = table(walk("u", "abc")).astype(object)
