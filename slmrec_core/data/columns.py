@@ -1,7 +1,7 @@
 """From a file's columns to `user_id`, `item_id`, `timestamp` and `title`: checked once, for every format."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -11,6 +11,12 @@ from slmrec_core.errors import DataError, nearest_name
 
 _FIRST_INEXACT = 2.0**53
 """From here on float64 skips whole numbers."""
+_AMAZON_NAMES = {
+    "user": ("user_id", "reviewerID"),
+    "item": ("item_id", "parent_asin", "asin"),
+    "timestamp": ("timestamp", "unixReviewTime"),
+}
+"""Default name of each role, then those of Amazon's releases; `parent_asin` is a product, `asin` a variant of it."""
 _SHOWN_COLUMNS = 20
 """Names listed in a message; a file without a header can have thousands."""
 
@@ -37,13 +43,19 @@ class RowNames:
         return f"{self.source}, {self.unit} {self.first + position}"
 
 
-def require_columns(columns: Iterable[object], names: ColumnNames, source: str) -> None:
-    """Check that the wanted columns are there.
+def found_columns(columns: Iterable[object], names: ColumnNames, source: str) -> ColumnNames:
+    """The wanted columns as the file calls them: Amazon's names also answer to the default ones.
 
     Raises:
-        DataError: One is not; tells which there are, the nearest name and the setting.
+        DataError: One is not there; tells which there are, the nearest name and the setting.
     """
     present = [str(column) for column in columns]
+    amazon = {
+        role: next((name for name in aliases if name in present), default)
+        for role, (default, *aliases) in _AMAZON_NAMES.items()
+        if getattr(names, role) == default and default not in present
+    }
+    names = replace(names, **amazon)
     wanted = {"user": names.user, "item": names.item, "timestamp": names.timestamp, "title": names.title}
     for role, column in wanted.items():
         if column is None or column in present:
@@ -56,6 +68,7 @@ def require_columns(columns: Iterable[object], names: ColumnNames, source: str) 
             f"{source}: no {role} column {column!r}, got columns {shown}.{suggestion}"
             f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python){without}."
         )
+    return names
 
 
 def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames) -> pd.DataFrame:
@@ -66,7 +79,7 @@ def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames)
     Raises:
         DataError: A column is missing, there is no row, or a user, item or timestamp is missing or not readable.
     """
-    require_columns(raw.columns, names, rows.source)
+    names = found_columns(raw.columns, names, rows.source)
     if raw.empty:
         raise DataError(f"{rows.source}: no interactions, got 0 rows. Use a file with at least one event.")
     frame = pd.DataFrame({"user_id": _ids(raw[names.user], rows), "item_id": _ids(raw[names.item], rows)})

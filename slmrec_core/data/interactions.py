@@ -42,7 +42,7 @@ class DataConfig(FrozenConfig):
     path: str = "ml-100k"
     """`ml-100k`, `synthetic`, or the path of a file."""
     user_column: str = "user_id"
-    """Column of users, in files with named columns."""
+    """Column of users, in files with named columns; the default of this and the next two also finds Amazon's names."""
     item_column: str = "item_id"
     """Column of items, in files with named columns."""
     timestamp_column: str | None = "timestamp"
@@ -72,7 +72,8 @@ def load_interactions(
 
     Args:
         path_or_name: One of `NAMED_SETS`, else a file. A name is looked up first.
-        user_column: Read where columns have names; named sets and headless text ignore all four.
+        user_column: Read where columns have names; named sets and headless text ignore all four. Where a default name
+            of user, item or timestamp is not there, that of Amazon's releases is read.
         item_column: The same.
         timestamp_column: The same; None = the order of a user's rows is the order in time.
         title_column: The same; None = RecBole's .item file if there is one, else no titles.

@@ -3,12 +3,15 @@
     typed TAB header  `user_id:token item_id:token timestamp:float`            RecBole, one event per line
     typed TAB header  `user_id:token item_id_list:token_seq item_id:token`     RecBole, one user per line
     named columns     CSV (comma or semicolon), TSV, parquet                   one event per line
+    `{"reviewerID": …, "asin": …, "unixReviewTime": …}`                        Amazon's reviews, or other JSON lines
     `user item`       two fields on every line, no header                      the original SASRec text
     `user item item …`                                                         one user per line, each user once
 
-Blank lines and comments (#) above the first line are skipped. Text without names, the last two forms, is separated by
-spaces or TABs. A file whose lines all have two fields means the same read either way. A longer line in a file of pairs,
-or a log without a header, repeats a user, which the one-user-per-line form never does: it is refused, not misread.
+Each may be gzipped. Where columns have names, those of Amazon's releases are found without settings. Blank lines and
+comments (#) above the first line are skipped; above JSON blank lines alone. Text without names, the last two forms, is
+separated by spaces or TABs. A file whose lines all have two fields means the same read either way. A longer line in a
+file of pairs, or a log without a header, repeats a user, which the one-user-per-line form never does: it is refused,
+not misread.
 """
 
 import io
@@ -22,10 +25,12 @@ import pandas as pd
 import pyarrow
 import pyarrow.parquet
 
-from slmrec_core.data.columns import ColumnNames, RowNames, require_columns, standard_interactions
+from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
+from slmrec_core.data.json_lines import is_json, read_json_lines
 from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_table
 from slmrec_core.errors import DataError
 
+_HEAD_BYTES = 2**16
 _PARQUET_MAGIC = b"PAR1"
 _TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
@@ -41,6 +46,8 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     Raises:
         DataError: The file cannot be read as interactions.
     """
+    if is_json(read_bytes(path, _HEAD_BYTES)):
+        return read_json_lines(path, names)
     content = read_bytes(path)
     if content.startswith(_PARQUET_MAGIC):
         return _read_parquet(path, content, names)
@@ -50,8 +57,8 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
         return _read_recbole(source, names)
     if header.lstrip().startswith(("{", "[")):
         raise DataError(
-            f"{path}: JSON is not a supported format, got {header[:40]!r}."
-            " Convert it to CSV or parquet with named columns."
+            f"{source.at()}: JSON must be one object per line, from the first line on, got {header[:40]!r}."
+            " Write the file so, or as CSV or parquet with named columns."
         )
     for separator in ("\t", ",", ";"):
         if separator in header:
@@ -90,7 +97,7 @@ def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
 def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFrame:
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        require_columns(file.schema_arrow.names, names, str(path))
+        names = found_columns(file.schema_arrow.names, names, str(path))
         wanted = [names.user, names.item, names.timestamp, names.title]
         columns = file.read(columns=list(dict.fromkeys(name for name in wanted if name is not None)))
         # pandas' own notes would make an index of a column that was one.
@@ -137,10 +144,10 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
         return frame
     table = _read_typed_table(decode(items_path, read_bytes(items_path)))
     title = names.title or next((column for column in _TITLE_COLUMNS if column in table), None)
-    require_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path))
+    item = found_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path)).item
     if title is None:
         return frame
-    titles = table.drop_duplicates(names.item).set_index(names.item)[title]
+    titles = table.drop_duplicates(item).set_index(item)[title]
     return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
 
 

@@ -1,15 +1,14 @@
-"""Text files: decoded, line ends made alike, and cut into cells without losing a line."""
+"""Files as streams, unzipped; text files: decoded, line ends made alike, and cut into cells without losing a line."""
 
 import csv
-import gzip
 import io
 import re
 import warnings
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 
 from slmrec_core.data.columns import RowNames
 from slmrec_core.errors import DataError
@@ -41,20 +40,25 @@ class TextSource:
         return f"{self.path}, line {self.first_line + position}"
 
 
-def read_bytes(path: Path) -> bytes:
-    """Content of a file, unzipped.
+def opened(path: Path) -> pyarrow.NativeFile:
+    """The content of a file as a stream, unzipped on the way; this and reading it raise OSError."""
+    file = pyarrow.OSFile(str(path))
+    magic = file.read(len(_GZIP_MAGIC))
+    file.seek(0)
+    return pyarrow.CompressedInputStream(file, "gzip") if magic == _GZIP_MAGIC else file
+
+
+def read_bytes(path: Path, at_most: int | None = None) -> bytes:
+    """Content of a file, unzipped; or the beginning of it.
 
     Raises:
-        DataError: It cannot be read, or is empty.
+        DataError: It cannot be read.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(_GZIP_MAGIC):
-            content = gzip.decompress(content)
-    except (OSError, EOFError, zlib.error) as error:
+        with opened(path) as file:
+            content: bytes = file.read(at_most)
+    except OSError as error:
         raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
     return content
 
 
@@ -62,8 +66,10 @@ def decode(path: Path, content: bytes) -> TextSource:
     """The text behind a file's content, without comments and blank lines above and below.
 
     Raises:
-        DataError: It is not UTF-8, or holds nothing but comments.
+        DataError: It is empty, not UTF-8, or holds nothing but comments.
     """
+    if not content.strip():
+        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
     try:
         # -sig: spreadsheets put a byte-order mark before the first column's name.
         text = content.decode("utf-8-sig")

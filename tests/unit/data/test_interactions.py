@@ -267,7 +267,9 @@ def test_line_ends_of_every_system_are_line_ends(tmp_path: Path, end: str) -> No
         (b"user_id,item_id\x00,timestamp\nu,i,1\n", "line 1: binary content"),
         (b"PAR1 and then nothing", "damaged parquet file"),
         (b"\x1f\x8b\x08 not gzip", "cannot be read"),
-        ('{"user": 1}\n', "JSON is not a supported format"),
+        ('[{"user_id": 1}]\n', "line 1: JSON must be one object per line, from the first line on, got '"),
+        ('# a log\n{"user_id": 1}\n', "line 2: JSON must be one object per line, from the first line on"),
+        ('{"user": 1}\n', "line 1: no user column 'user_id', got columns 'user'"),
         ("user_id,item_id,timestamp\nu,i,1\nu,,2\n", "line 3: column 'item_id' must hold an id, got ''"),
         ("user_id,item_id,timestamp\nnan,i,1\n", "line 2: column 'user_id' must hold an id, got 'nan'"),
         ("user_id,item_id,timestamp\nu,i,1\n\nu,i,2\n", "line 3: column 'user_id' must hold an id"),
@@ -300,6 +302,24 @@ def test_a_file_that_cannot_be_used_is_one_error_with_its_name(
         load_interactions(path)
 
     assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("item", ["asin", "parent_asin"])
+def test_amazons_names_are_found_where_the_default_ones_are_not(tmp_path: Path, item: str) -> None:
+    events = [
+        {"asin": "variant", "reviewerID": user, item: product, "unixReviewTime": t} for user, product, t in EVENTS
+    ]
+    table = pd.DataFrame(events)
+    table.to_csv(tmp_path / "log.csv", index=False)
+    table.to_parquet(tmp_path / "log.parquet")
+    table.to_json(tmp_path / "log.json", orient="records", lines=True)
+    for suffix in ("csv", "parquet", "json"):
+        assert rows(load_interactions(tmp_path / f"log.{suffix}")) == EVENTS
+
+    table.assign(user_id="u", item_id="i", timestamp=0).to_csv(tmp_path / "both.csv", index=False)
+    assert rows(load_interactions(tmp_path / "both.csv")) == [("u", "i", 0)] * 3
+    with pytest.raises(DataError, match="no user column 'reviewer', .* Did you mean 'reviewerID'"):
+        load_interactions(tmp_path / "log.csv", user_column="reviewer")
 
 
 def test_a_missing_column_is_named_with_those_there_are_and_the_setting(tmp_path: Path) -> None:

@@ -25,9 +25,10 @@ def real_file(name: str) -> Path:
         ("amazon-toys-sports-2014/Toys_and_Games.txt", {}, 167_597, (19_412, 11_924, 167_597)),
         ("amazon-toys-sports-2014/Sports_and_Outdoors.txt", {}, 296_337, (35_598, 18_357, 296_337)),
         ("amazon-video-2014/Video.txt", {}, 287_107, (24_303, 10_672, 231_780)),
-        ("amazon-raw-samples/All_Beauty(1).csv.gz", {"item_column": "parent_asin"}, 2_535, (253, 356, 2_535)),
+        ("amazon-raw-samples/All_Beauty(1).csv.gz", {}, 2_535, (253, 356, 2_535)),
+        ("amazon-raw-samples/Gift_Cards_5.json.gz", {}, 2_972, (456, 147, 2_960)),
     ],
-    ids=["beauty", "toys", "sports", "video", "beauty-2023"],
+    ids=["beauty", "toys", "sports", "video", "beauty-2023", "gift-cards-2018"],
 )
 def test_five_core_counts_match(
     name: str, columns: dict[str, str], num_events: int, core: tuple[int, int, int]

@@ -1,0 +1,143 @@
+"""One JSON object per line, as Amazon's reviews come: only the wanted fields ever become values.
+
+A review's text is most of its file, and nothing here wants it: blocks of whole lines go through Arrow's parser with a
+schema of two to four fields, and the next block is read and unzipped meanwhile. The text is never whole in memory.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pyarrow
+import pyarrow.json
+
+from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
+from slmrec_core.data.text_files import opened
+from slmrec_core.errors import DataError
+
+_BLOCK_BYTES = 4 * 2**20
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_KINDS: dict[type, pyarrow.DataType] = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
+"""Of a field's values; the first line decides."""
+
+
+def is_json(head: bytes) -> bool:
+    """True = a file that begins so holds JSON objects, or else nothing that can be read."""
+    return head.removeprefix(_BYTE_ORDER_MARK).lstrip().startswith(b"{")
+
+
+def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
+    """The events of a file of JSON objects, one per line.
+
+    Raises:
+        DataError: The file ends too early, a line is not one object, or a wanted field is missing, empty or not of the
+            kind that it is on the first line.
+    """
+    tables: list[pyarrow.Table] = []
+    line = 1
+    try:
+        # Unzipping and parsing both leave Python's lock, so one block read ahead keeps two cores busy.
+        with opened(path) as file, ThreadPoolExecutor(max_workers=1) as reader:
+            for block in _blocks_of_lines(file, reader):
+                if not tables:
+                    # Blank lines above the first object mean nothing.
+                    text = block.lstrip()
+                    line += block.count(b"\n") - text.count(b"\n")
+                    first_line, block = line, text
+                    names, schema = _first_object(f"{path}, line {line}", text, names)
+                tables.append(_fields(path, line, block, schema))
+                line += tables[-1].num_rows
+    except OSError as error:
+        raise DataError(
+            f"{path}, line {line} or below: cannot be read, got {error}. Fetch the file again, or pack it again."
+        ) from error
+    frame = pyarrow.concat_tables(tables).to_pandas()
+    return standard_interactions(frame, names, RowNames(str(path), first=first_line))
+
+
+def _blocks_of_lines(file: pyarrow.NativeFile, reader: Executor) -> Iterator[bytes]:
+    """Whole lines; the last that says something comes alone, so that blank ones below it are never within."""
+    rest = file.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
+    ahead = reader.submit(file.read, _BLOCK_BYTES)
+    while read := ahead.result():
+        ahead = reader.submit(file.read, _BLOCK_BYTES)
+        block = rest + read
+        end = block.rfind(b"\n", 0, len(block.rstrip())) + 1
+        if block[:end].strip():
+            yield block[:end]
+            rest = block[end:]
+        else:
+            rest = block
+    yield rest.rstrip() + b"\n"
+
+
+def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnNames, pyarrow.Schema]:
+    """The wanted fields as the first line names them, and of which kind they are."""
+    text = block[: block.index(b"\n")]
+    try:
+        first = json.loads(text)
+    except ValueError as error:
+        raise DataError(_not_an_object(where, text, error)) from error
+    names = found_columns(first, names, where)
+    fields = {}
+    for name in filter(None, (names.user, names.item, names.timestamp)):
+        if type(first[name]) not in _KINDS:
+            raise DataError(
+                f"{where}: field {name!r} must hold text or a number, got {first[name]!r}. Name another field, or mend"
+                " the line."
+            )
+        fields[name] = _KINDS[type(first[name])]
+    if names.title is not None:
+        fields.setdefault(names.title, pyarrow.string())
+    return names, pyarrow.schema(fields)
+
+
+def _fields(path: Path, first_line: int, block: bytes, schema: pyarrow.Schema) -> pyarrow.Table:
+    """The schema's fields of every line, null where a line has none.
+
+    Raises:
+        DataError: A line is not one object, or a field is of another kind than in the schema.
+    """
+    try:
+        return _parsed(block, schema)
+    except ValueError as error:
+        of_block = error
+    # Arrow does not tell the line: look again, one by one.
+    lines = block.removesuffix(b"\n").split(b"\n")
+    for position, text in enumerate(lines):
+        try:
+            _parsed(text + b"\n", schema)
+        except ValueError as error:
+            raise DataError(_not_an_object(f"{path}, line {first_line + position}", text, error)) from error
+    where = f"{path}, lines {first_line} to {first_line + len(lines) - 1}"
+    raise DataError(_not_an_object(where, block, of_block)) from of_block
+
+
+def _parsed(lines: bytes, schema: pyarrow.Schema) -> pyarrow.Table:
+    """The fields of whole lines; what Arrow refuses, or should, is a ValueError."""
+    if not lines.lstrip().startswith(b"{"):
+        # Arrow 25 crashes on a null that comes before the first object.
+        raise ValueError("no object")
+    table = pyarrow.json.read_json(
+        pyarrow.BufferReader(lines),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines)),
+        parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
+    )
+    # Arrow takes bytes that are not UTF-8 for text, and objects that share a line or stretch over several.
+    table.validate(full=True)
+    if table.num_rows != lines.count(b"\n"):
+        raise ValueError(f"{table.num_rows} objects")
+    return table
+
+
+def _not_an_object(where: str, text: bytes, reason: ValueError) -> str:
+    shown = text[:80].decode(errors="replace").rstrip()
+    # A row of a block says nothing to who sees a file.
+    why = re.sub(r" in row \d+$", "", str(reason))
+    return (
+        f"{where}: must be one JSON object with fields of the same kind as on the first line, got {shown!r} ({why})."
+        " Mend or remove the line."
+    )
