@@ -6,10 +6,12 @@ schema of two to four fields, and the next block is read and unzipped meanwhile.
 
 import json
 import re
+from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pyarrow
 import pyarrow.json
@@ -19,6 +21,8 @@ from slmrec_core.data.text_files import opened
 from slmrec_core.errors import DataError
 
 _BLOCK_BYTES = 4 * 2**20
+_BLOCKS_AHEAD = 2
+_BEGINS_OBJECT = re.compile(rb"\s*\{")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _KINDS: dict[type, pyarrow.DataType] = {str: pyarrow.string(), int: pyarrow.int64(), float: pyarrow.float64()}
 """Of a field's values; the first line decides."""
@@ -37,16 +41,21 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
             kind that it is on the first line.
     """
     tables: list[pyarrow.Table] = []
-    line = 1
+    line = first_line = 1
     try:
-        # Unzipping and parsing both leave Python's lock, so one block read ahead keeps two cores busy.
+        # Unzipping and parsing both leave Python's lock, so blocks read ahead keep two cores busy.
         with opened(path) as file, ThreadPoolExecutor(max_workers=1) as reader:
-            for block in _blocks_of_lines(file, reader):
+            blocks = _blocks_of_lines(file)
+            ahead = deque(reader.submit(next, blocks, None) for _ in range(_BLOCKS_AHEAD))
+            while (block := ahead.popleft().result()) is not None:
+                ahead.append(reader.submit(next, blocks, None))
                 if not tables:
                     # Blank lines above the first object mean nothing.
-                    text = block.lstrip()
-                    line += block.count(b"\n") - text.count(b"\n")
-                    first_line, block = line, text
+                    text = bytes(block).lstrip()
+                    line += _num_lines(block) - _num_lines(text)
+                    if not text:
+                        continue
+                    first_line, block = line, memoryview(text)
                     names, schema = _first_object(f"{path}, line {line}", text, names)
                 tables.append(_fields(path, line, block, schema))
                 line += tables[-1].num_rows
@@ -58,20 +67,22 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
     return standard_interactions(frame, names, RowNames(str(path), first=first_line))
 
 
-def _blocks_of_lines(file: pyarrow.NativeFile, reader: Executor) -> Iterator[bytes]:
-    """Whole lines; the last that says something comes alone, so that blank ones below it are never within."""
+def _blocks_of_lines(file: pyarrow.NativeFile) -> Iterator[memoryview]:
+    """Whole lines, without copies but of those that two reads share; blank ones at the end are left out."""
     rest = file.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
-    ahead = reader.submit(file.read, _BLOCK_BYTES)
-    while read := ahead.result():
-        ahead = reader.submit(file.read, _BLOCK_BYTES)
-        block = rest + read
-        end = block.rfind(b"\n", 0, len(block.rstrip())) + 1
-        if block[:end].strip():
-            yield block[:end]
-            rest = block[end:]
-        else:
-            rest = block
-    yield rest.rstrip() + b"\n"
+    while read := file.read(_BLOCK_BYTES):
+        # The last line that says something waits for the next read: what follows it may be blank to the end.
+        first, last = read.find(b"\n") + 1, read.rfind(b"\n", 0, len(read.rstrip())) + 1
+        if last:
+            yield memoryview(rest + read[:first])
+            if last > first:
+                yield memoryview(read)[first:last]
+        rest = read[last:] if last else rest + read
+    yield memoryview(rest.rstrip() + b"\n")
+
+
+def _num_lines(block: memoryview | bytes) -> int:
+    return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")))
 
 
 def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnNames, pyarrow.Schema]:
@@ -95,7 +106,7 @@ def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnN
     return names, pyarrow.schema(fields)
 
 
-def _fields(path: Path, first_line: int, block: bytes, schema: pyarrow.Schema) -> pyarrow.Table:
+def _fields(path: Path, first_line: int, block: memoryview, schema: pyarrow.Schema) -> pyarrow.Table:
     """The schema's fields of every line, null where a line has none.
 
     Raises:
@@ -106,29 +117,29 @@ def _fields(path: Path, first_line: int, block: bytes, schema: pyarrow.Schema) -
     except ValueError as error:
         of_block = error
     # Arrow does not tell the line: look again, one by one.
-    lines = block.removesuffix(b"\n").split(b"\n")
+    lines = bytes(block).removesuffix(b"\n").split(b"\n")
     for position, text in enumerate(lines):
         try:
-            _parsed(text + b"\n", schema)
+            _parsed(memoryview(text + b"\n"), schema)
         except ValueError as error:
             raise DataError(_not_an_object(f"{path}, line {first_line + position}", text, error)) from error
     where = f"{path}, lines {first_line} to {first_line + len(lines) - 1}"
-    raise DataError(_not_an_object(where, block, of_block)) from of_block
+    raise DataError(_not_an_object(where, bytes(block), of_block)) from of_block
 
 
-def _parsed(lines: bytes, schema: pyarrow.Schema) -> pyarrow.Table:
+def _parsed(block: memoryview, schema: pyarrow.Schema) -> pyarrow.Table:
     """The fields of whole lines; what Arrow refuses, or should, is a ValueError."""
-    if not lines.lstrip().startswith(b"{"):
+    if not _BEGINS_OBJECT.match(block):
         # Arrow 25 crashes on a null that comes before the first object.
         raise ValueError("no object")
     table = pyarrow.json.read_json(
-        pyarrow.BufferReader(lines),
-        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(lines)),
+        pyarrow.BufferReader(pyarrow.py_buffer(block)),
+        read_options=pyarrow.json.ReadOptions(use_threads=False, block_size=len(block)),
         parse_options=pyarrow.json.ParseOptions(explicit_schema=schema, unexpected_field_behavior="ignore"),
     )
     # Arrow takes bytes that are not UTF-8 for text, and objects that share a line or stretch over several.
     table.validate(full=True)
-    if table.num_rows != lines.count(b"\n"):
+    if table.num_rows != _num_lines(block):
         raise ValueError(f"{table.num_rows} objects")
     return table
 
