@@ -79,29 +79,20 @@ class SequenceDataset:
                 f"min_events: leave-one-out needs at least {_SHORTEST_USER} events per user, got {min_events}."
                 f" Use {_SHORTEST_USER} or more."
             )
-        kept, dropped = filtered_interactions(interactions, min_user, min_item, min_events)
-        return cls._from_kept(
-            kept, has_timestamps=bool(interactions.attrs.get("has_timestamps", True)), dropped=dropped
-        )
-
-    @classmethod
-    def _from_kept(cls, kept: pd.DataFrame, *, has_timestamps: bool, dropped: int) -> "SequenceDataset":
-        user_codes, user_ids = kept["user_id"].cat.codes.to_numpy(), kept["user_id"].cat.categories
-        item_codes, item_ids = kept["item_id"].cat.codes.to_numpy(), kept["item_id"].cat.categories
-        # lexsort is stable, so equal timestamps stay in the order of their rows.
-        order = np.lexsort((kept["timestamp"].to_numpy(), user_codes))
+        kept = filtered_interactions(interactions, min_user, min_item, min_events)
+        order = _time_order(kept.users, kept.timestamps)
         titles = None
-        if "title" in kept:
-            _, first_rows = np.unique(item_codes, return_index=True)
-            titles = np.concatenate([[""], kept["title"].to_numpy(dtype=object)[first_rows]])
+        if kept.titles is not None:
+            _, first_rows = np.unique(kept.items, return_index=True)
+            titles = np.concatenate([[""], kept.titles.iloc[first_rows].to_numpy(dtype=object)])
         return cls(
-            user_ids=np.asarray(user_ids, dtype=object),
-            item_ids=np.concatenate([np.array([""], dtype=object), np.asarray(item_ids, dtype=object)]),
+            user_ids=kept.user_ids,
+            item_ids=np.concatenate([np.array([""], dtype=object), kept.item_ids]),
             titles=titles,
-            events=item_codes[order].astype(np.int32) + 1,
-            offsets=_offsets(np.bincount(user_codes)),
-            has_timestamps=has_timestamps,
-            dropped_users=dropped,
+            events=kept.items[order] + 1,
+            offsets=_offsets(np.bincount(kept.users)),
+            has_timestamps=bool(interactions.attrs.get("has_timestamps", True)),
+            dropped_users=kept.dropped_users,
         )
 
     @property
@@ -235,6 +226,19 @@ class SequenceDataset:
             raise DataError(
                 f"SequenceDataset: the arrays contradict one another, got {first_bad}. Build it with from_interactions."
             )
+
+
+def _time_order(
+    users: Int32[np.ndarray, " events"], timestamps: Shaped[np.ndarray, " events"]
+) -> Int64[np.ndarray, " events"]:
+    """User after user, each in time order; events with equal timestamps stay in the order of their rows."""
+    earliest, latest = timestamps.min(), timestamps.max()
+    span = int(latest) - int(earliest) + 1
+    if timestamps.dtype != np.int64 or (int(users.max()) + 1) * span > np.iinfo(np.int64).max:
+        # Fractions, or nanoseconds of many users.
+        return np.lexsort((timestamps, users))
+    # One key sorts in half the time that two take.
+    return np.argsort(users * np.int64(span) + (timestamps - earliest), kind="stable")
 
 
 def _offsets(lengths: Int[np.ndarray, " users"]) -> Int64[np.ndarray, " users_and_end"]:

@@ -1,10 +1,11 @@
 """Which events are kept: the k-core, then users long enough for leave-one-out."""
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Int
+from jaxtyping import Int, Shaped
 
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
 from slmrec_core.errors import DataError
@@ -12,15 +13,25 @@ from slmrec_core.errors import DataError
 logger = logging.getLogger(__name__)
 
 
-def filtered_interactions(
-    interactions: pd.DataFrame, min_user: int, min_item: int, min_events: int
-) -> tuple[pd.DataFrame, int]:
-    """The events that stay, and how many users of the k-core have fewer than `min_events` and do not.
+@dataclass(frozen=True)
+class FilteredEvents:
+    """What stays of a table, in the order of its rows; users and items by their place among the sorted ids."""
+
+    users: Int[np.ndarray, " events"]
+    user_ids: Shaped[np.ndarray, " users"]
+    items: Int[np.ndarray, " events"]
+    item_ids: Shaped[np.ndarray, " items"]
+    timestamps: Shaped[np.ndarray, " events"]
+    titles: pd.Series | None
+    """Of each event; None = the table has none."""
+    dropped_users: int
+    """Users of the k-core with too few events."""
+
+
+def filtered_interactions(interactions: pd.DataFrame, min_user: int, min_item: int, min_events: int) -> FilteredEvents:
+    """The k-core of a table, without users that have fewer than `min_events` in it.
 
     A table made by a caller is held to the same rules as a file.
-
-    Returns:
-        Ids as categories, sorted and all of them used.
 
     Raises:
         DataError: A column or value is missing or not readable, or nothing is left.
@@ -28,53 +39,60 @@ def filtered_interactions(
     names = ColumnNames(title="title" if "title" in interactions.columns else None)
     checked = standard_interactions(interactions, names, RowNames("interactions", unit="row", first=0))
     # Text is looked at once; from here on an event is two small numbers.
-    checked = checked.astype({"user_id": "category", "item_id": "category"})
-    users, items = _codes(checked, "user_id"), _codes(checked, "item_id")
-    in_core = k_core(users, items, min_user, min_item)
-    long_enough = in_core & (np.bincount(users[in_core], minlength=users.max() + 1)[users] >= min_events)
-    core, kept = checked[in_core], checked[long_enough]
-    if kept.empty:
+    users, user_ids = pd.factorize(checked["user_id"])
+    items, item_ids = pd.factorize(checked["item_id"])
+    core = k_core(users, items, min_user, min_item)
+    kept = core[np.bincount(users[core])[users[core]] >= min_events] if len(core) else core
+    before, after = _describe(users, items), _describe(users[kept], items[kept])
+    if not len(kept):
         raise DataError(
-            f"interactions: nothing is left of {_describe(checked)} after filtering with min_user={min_user},"
-            f" min_item={min_item} ({_describe(core)}) and min_events={min_events}, got 0 events."
+            f"interactions: nothing is left of {before} after filtering with min_user={min_user},"
+            f" min_item={min_item} ({_describe(users[core], items[core])}) and min_events={min_events}, got 0 events."
             " Lower data.min_user and data.min_item, or use more data."
         )
-    logger.info("interactions: %s, after filtering %s", _describe(checked), _describe(kept))
-    dropped = _num_used(core, "user_id") - _num_used(kept, "user_id")
+    logger.info("interactions: %s, after filtering %s", before, after)
+    dropped = _num_used(users[core]) - _num_used(users[kept])
     if dropped:
         logger.info("interactions: dropped %d users with fewer than %d events", dropped, min_events)
-    for column in ("user_id", "item_id"):
-        kept = kept.assign(**{column: kept[column].cat.remove_unused_categories()})
-    return kept, dropped
+    return FilteredEvents(
+        *_numbered(users[kept], user_ids),
+        *_numbered(items[kept], item_ids),
+        timestamps=checked["timestamp"].to_numpy()[kept],
+        titles=checked["title"].iloc[kept] if "title" in checked else None,
+        dropped_users=dropped,
+    )
 
 
 def k_core(
     users: Int[np.ndarray, " events"], items: Int[np.ndarray, " events"], min_user: int, min_item: int
-) -> Bool[np.ndarray, " events"]:
-    """True for the events of the largest part in which every user and item has enough events.
+) -> Int[np.ndarray, " kept"]:
+    """Positions of the events of the largest part in which every user and item has enough events.
 
     Dropping a user takes events from items and the other way round, so it is repeated until nothing changes. The
     result does not depend on the order: any part that meets both limits survives every round.
     """
     kept = np.arange(len(users))
     while True:
-        enough = np.bincount(users[kept])[users[kept]] >= min_user
-        enough &= np.bincount(items[kept])[items[kept]] >= min_item
+        enough = (np.bincount(users) >= min_user)[users] & (np.bincount(items) >= min_item)[items]
         if enough.all():
-            keep = np.zeros(len(users), dtype=bool)
-            keep[kept] = True
-            return keep
-        kept = kept[enough]
+            return kept
+        kept, users, items = kept[enough], users[enough], items[enough]
 
 
-def _codes(interactions: pd.DataFrame, column: str) -> Int[np.ndarray, " events"]:
-    return interactions[column].cat.codes.to_numpy()
+def _numbered(
+    codes: Int[np.ndarray, " events"], ids: pd.Index
+) -> tuple[Int[np.ndarray, " events"], Shaped[np.ndarray, " used"]]:
+    """Codes as places among the sorted ids that have an event, and those ids."""
+    used = np.flatnonzero(np.bincount(codes))
+    used = used[ids[used].argsort()]
+    place = np.empty(len(ids), dtype=np.int32)
+    place[used] = np.arange(len(used), dtype=np.int32)
+    return place[codes], ids[used].to_numpy(dtype=object)
 
 
-def _num_used(interactions: pd.DataFrame, column: str) -> int:
-    return int(np.count_nonzero(np.bincount(_codes(interactions, column))))
+def _num_used(codes: Int[np.ndarray, " events"]) -> int:
+    return int(np.count_nonzero(np.bincount(codes)))
 
 
-def _describe(interactions: pd.DataFrame) -> str:
-    users, items = _num_used(interactions, "user_id"), _num_used(interactions, "item_id")
-    return f"{users} users, {items} items, {len(interactions)} events"
+def _describe(users: Int[np.ndarray, " events"], items: Int[np.ndarray, " events"]) -> str:
+    return f"{_num_used(users)} users, {_num_used(items)} items, {len(users)} events"

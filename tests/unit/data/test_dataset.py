@@ -100,6 +100,17 @@ def test_equal_times_keep_the_order_of_the_rows() -> None:
     assert sequences(unfiltered(walk("u", "dbcaeb", [7, 7, 7, 7, 3, 7]))) == {"u": list("edbcab")}
 
 
+@pytest.mark.parametrize("scale", [1, 2**40, 2**62, 0.1, -(2**62)])
+def test_times_are_ordered_whatever_their_size(scale: float) -> None:
+    # Small ones are sorted by one key with the user in it, large ones and fractions by two.
+    frame = table([*walk("v", "abcd", [1, 0, 1, -1]), *walk("u", "bcab", [0, -2, 0, 1])])
+    frame["timestamp"] = [scale * time for time in frame["timestamp"]]
+    up = {"u": ["c", "b", "a", "b"], "v": ["d", "b", "a", "c"]}
+    down = {"u": ["b", "b", "a", "c"], "v": ["a", "c", "b", "d"]}
+
+    assert sequences(SequenceDataset.from_interactions(frame, 1, 1)) == (up if scale > 0 else down)
+
+
 def test_ids_follow_the_sorted_raw_ids() -> None:
     dataset = unfiltered(walk("10", "cab") + walk("9", "bca"))
 
