@@ -14,6 +14,8 @@ from slmrec_core.data.columns import RowNames
 from slmrec_core.errors import DataError
 
 _GZIP_MAGIC = b"\x1f\x8b"
+_FIRST_CHARACTER = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)
+"""Of a line that is neither blank nor a comment."""
 
 
 @dataclass(frozen=True)
@@ -85,11 +87,12 @@ def decode(path: Path, content: bytes) -> TextSource:
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     # Blank lines at the end mean nothing, nor do they at the top; in between they are reported as rows without ids.
     end = text.find("\n", len(text.rstrip()))
-    lines = text[:end].split("\n") if end >= 0 else text.split("\n")
-    first = next((at for at, line in enumerate(lines) if line.strip() and not line.lstrip().startswith("#")), None)
-    if first is None:
-        raise DataError(f"{path}: no line holds interactions, got {len(lines)} lines of comments. Name another file.")
-    return TextSource(path, "\n".join(lines[first:]), first + 1)
+    end = end if end >= 0 else len(text)
+    if (character := _FIRST_CHARACTER.search(text)) is None:
+        count = text.count("\n", 0, end) + 1
+        raise DataError(f"{path}: no line holds interactions, got {count} lines of comments. Name another file.")
+    start = text.rfind("\n", 0, character.end()) + 1
+    return TextSource(path, text[start:end], text.count("\n", 0, start) + 1)
 
 
 def read_quoted_table(source: TextSource, separator: str) -> pd.DataFrame:
@@ -131,7 +134,8 @@ def read_table(source: TextSource, separator: str, quoted: bool) -> pd.DataFrame
             # pandas only warns when rows are longer than the header, and then cuts them.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             return pd.read_csv(
-                io.StringIO(source.text),
+                # StringIO takes four bytes a character.
+                io.BytesIO(source.text.encode()),
                 sep=separator,
                 dtype=str,
                 keep_default_na=False,
