@@ -12,6 +12,7 @@ from typing import Any
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from orchestrator.forkserver import py_executable
 from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.resources import Node
 from slmrec_core.errors import ConfigError
@@ -78,7 +79,10 @@ def _init(address: str, environment: dict[str, str], **options: Any) -> None:
     own = {name: os.environ[name] for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN") if name in os.environ}
     ray.init(
         address=address,
-        runtime_env={"env_vars": {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path(), **own, **environment}},
+        runtime_env={
+            "env_vars": {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path(), **own, **environment},
+            "py_executable": py_executable(str(ROOT)),
+        },
         log_to_driver=False,
         logging_level=logging.ERROR,
         configure_logging=False,
