@@ -101,7 +101,12 @@ def tune_jobs(jobs: Sequence[Job], concurrent: int, on_result: OnResult) -> None
         ray.tune.with_resources(run_trial, {"cpu": DRIVER_CPUS}),
         param_space={"job": ray.tune.grid_search([job.to_dict() for job in jobs])},
         tune_config=ray.tune.TuneConfig(
-            max_concurrent_trials=concurrent, trial_name_creator=_label, trial_dirname_creator=_folder_name
+            max_concurrent_trials=concurrent,
+            # The process that steers a trial then steers the next. Not in a search: a trial that is stopped early
+            # still waits in it for its workers.
+            reuse_actors=True,
+            trial_name_creator=_label,
+            trial_dirname_creator=_folder_name,
         ),
         run_config=_run_config(jobs[0], "tune", Watcher(on_result, lambda job: None)),
     ).fit()
