@@ -9,12 +9,12 @@ import ray.train
 import ray.tune
 from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
-from ray.tune.integration.ray_train import TuneReportCallback
 from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 
 from orchestrator.storage.failures import note_failure, raise_noted
 from orchestrator.storage.metrics_tail import MetricsTail
 from orchestrator.training.job import Job
+from orchestrator.training.trainer import report_to_tune, trial_trainer
 from slmrec_core.errors import TrialFailedError
 
 
@@ -74,7 +74,7 @@ def train(job: Job, folder: Path) -> None:
 
 
 def _trainer(job: Job, folder: Path) -> TorchTrainer:
-    return TorchTrainer(
+    return trial_trainer(
         _train_worker,
         train_loop_config={"job": job.to_dict(), "folder": str(folder)},
         torch_config=TorchConfig(backend="nccl" if job.use_gpu else "gloo"),
@@ -86,7 +86,7 @@ def _trainer(job: Job, folder: Path) -> TorchTrainer:
         run_config=ray.train.RunConfig(
             name=job.run_name,
             storage_path=str(job.runs_folder),
-            callbacks=[TuneReportCallback()],
+            callbacks=[report_to_tune()],
             # We try again ourselves: Train would also repeat what was raised on purpose.
             failure_config=ray.train.FailureConfig(max_failures=0),
             checkpoint_config=ray.train.CheckpointConfig(num_to_keep=1),
