@@ -23,11 +23,14 @@ _ANSWER_S = 10.0
 
 
 @contextlib.contextmanager
-def connected() -> Iterator[list[Node]]:
+def connected(forks: bool = True) -> Iterator[list[Node]]:
     """A connection to Ray for the length of the block; gives the nodes that are alive.
 
     A cluster is joined where RAY_ADDRESS names one, as under `ray job submit`; otherwise one is started here, with
     its dashboard, since Ray frees the workers of a trial that was stopped early through it.
+
+    Args:
+        forks: Worker processes are forked; see `orchestrator.forkserver`. False = Ray's own Python starts each.
 
     Raises:
         ConfigError: No cluster is where RAY_ADDRESS says.
@@ -41,18 +44,18 @@ def connected() -> Iterator[list[Node]]:
     address = os.environ.get("RAY_ADDRESS")
     try:
         if address in (None, "", "local"):
-            _init("local", {}, include_dashboard=True, dashboard_host="127.0.0.1")
+            _init("local", forks, {}, include_dashboard=True, dashboard_host="127.0.0.1")
             if (token := _AUTH_TOKEN.expanduser()).is_file():
                 # Ray writes it readable for all.
                 token.chmod(0o600)
         else:
-            _join(address)
+            _join(address, forks)
         yield _nodes()
     finally:
         ray.shutdown()
 
 
-def _join(address: str) -> None:
+def _join(address: str, forks: bool) -> None:
     must = "RAY_ADDRESS: must be <host>:<port> of the head of a cluster that is up, got"
     if "://" in address:
         raise ConfigError(
@@ -66,7 +69,7 @@ def _join(address: str) -> None:
             socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_S).close()
         # Ray frees the workers of a stopped trial through an actor that looks for its cluster, and finds it by this
         # alone where a machine has several.
-        _init(address, {"RAY_ADDRESS": address})
+        _init(address, forks, {"RAY_ADDRESS": address})
     # A host or port that cannot be; a network that does not lead there.
     except (ValueError, OverflowError, OSError) as error:
         why = (str(error).splitlines() or [repr(error)])[0]
@@ -75,13 +78,13 @@ def _join(address: str) -> None:
         ) from error
 
 
-def _init(address: str, environment: dict[str, str], **options: Any) -> None:
+def _init(address: str, forks: bool, environment: dict[str, str], **options: Any) -> None:
     own = {name: os.environ[name] for name in ("SLMREC_CACHE", "HF_HOME", "HF_TOKEN") if name in os.environ}
     ray.init(
         address=address,
         runtime_env={
             "env_vars": {**RAY_ENVIRONMENT, "PYTHONPATH": _python_path(), **own, **environment},
-            "py_executable": py_executable(str(ROOT)),
+            **({"py_executable": py_executable(str(ROOT))} if forks else {}),
         },
         log_to_driver=False,
         logging_level=logging.ERROR,
