@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from slmrec_core.models import RecommenderConfig, RecommenderModel, SASRec, SASRecConfig, open_backbone
     from slmrec_core.recommender import Recommendations, Recommender
     from slmrec_core.seeding import derive_seed, seed_torch
+    from slmrec_core.session import Session
     from slmrec_core.structures import PAD_ITEM, DistillationLosses, HiddenStates, SequenceBatch, TeacherSignal
     from slmrec_core.training import (
         EvaluationConfig,
@@ -65,6 +66,7 @@ __all__ = [
     "SASRecConfig",
     "SequenceBatch",
     "SequenceDataset",
+    "Session",
     "SingleProcessEngine",
     "StoredLayer",
     "StoredTeacher",
@@ -117,6 +119,7 @@ _DEFINED_IN = {
     "open_backbone": "slmrec_core.models",
     "Recommendations": "slmrec_core.recommender",
     "Recommender": "slmrec_core.recommender",
+    "Session": "slmrec_core.session",
     "derive_seed": "slmrec_core.seeding",
     "seed_torch": "slmrec_core.seeding",
     "PAD_ITEM": "slmrec_core.structures",
