@@ -17,18 +17,19 @@ class Linear(nn.Linear):
 
     def forward(self, input: Float[Tensor, "*rows in"]) -> Float[Tensor, "*rows out"]:
         """`input` times the weights, plus the bias if there is one."""
-        if input.numel() != self.in_features or torch.is_grad_enabled() or not self._is_plain(input):
+        weight = self.weight
+        if input.numel() != self.in_features or torch.is_grad_enabled() or not _is_plain(input, weight):
             return super().forward(input)
-        parts = self.weight.view(_PARTS, -1, self.in_features)
+        parts = weight.view(_PARTS, -1, self.in_features)
         # A column with a row's strides: laid out as a column of its own it would take torch's own, slow loop.
         column = input.reshape(1, -1).T.expand(_PARTS, -1, -1)
         output = torch.bmm(parts, column).view(*input.shape[:-1], self.out_features)
         return output if self.bias is None else output + self.bias
 
-    def _is_plain(self, input: Tensor) -> bool:
-        is_float = input.dtype is self.weight.dtype is torch.float32
-        on_cpu = input.device.type == "cpu"
-        return is_float and on_cpu and self.out_features % _PARTS == 0 and not torch.is_autocast_enabled("cpu")
+
+def _is_plain(input: Tensor, weight: Tensor) -> bool:
+    is_float = input.dtype is weight.dtype is torch.float32
+    return is_float and input.is_cpu and len(weight) % _PARTS == 0 and not torch.is_autocast_enabled("cpu")
 
 
 def replace_linear(model: nn.Module) -> None:

@@ -165,7 +165,7 @@ class RecommenderModel(nn.Module):
             states[self.num_layers] = last
         return HiddenStates(states, self.project(last))
 
-    @torch.no_grad()
+    @torch.inference_mode()
     def continued(
         self, item_ids: Int[Tensor, "item"], cache: DecoderCache | None = None
     ) -> tuple[Float[Tensor, "1 item_dim"], DecoderCache]:
