@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from slmrec_core.data import SequenceDataset
 from slmrec_core.models.attention import set_attention
-from slmrec_core.models.decoder import empty_decoder, mlp_projections
+from slmrec_core.models.decoder import empty_decoder
+from slmrec_core.models.lora import mlp_projections
 
 INSTRUCTION_TOKENS, RESPONSE_TOKENS = 60, 9
 HISTORY = 30

@@ -148,27 +148,6 @@ def layer_index(name: str) -> int | None:
     return None if match is None else int(match["index"])
 
 
-def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
-    """Full names of the linear maps inside the MLPs: where the paper puts LoRA.
-
-    Raises:
-        ConfigError: Not every one of the `num_layers` layers has one; experts of a mixture are no linear maps.
-    """
-    # GPT-2 keeps its linear maps in a class of its own, named Conv1D.
-    names = [
-        name
-        for name, module in decoder.named_modules()
-        if ".mlp." in f".{name}" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
-    ]
-    adapted = {match["index"] for name in names if (match := _LAYER_NAME.match(name))}
-    if len(adapted) != num_layers:
-        raise ConfigError(
-            f"tuning: 'lora' adapts the linear maps of every layer's MLP, got {len(adapted)} of {num_layers} layers"
-            f" with one in a {type(decoder).__name__}. Set tuning=full."
-        )
-    return names
-
-
 def _built_config(config: dict[str, object]) -> object:
     # Slow to import, and processes that only read settings never get here.
     from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415

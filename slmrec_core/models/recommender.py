@@ -23,10 +23,11 @@ from slmrec_core.models.attention import (
     set_attention,
 )
 from slmrec_core.models.backbone import Backbone
-from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder, mlp_projections
+from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder
 from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.linear import replace_linear
+from slmrec_core.models.lora import add_lora
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -104,7 +105,7 @@ class RecommenderModel(nn.Module):
         self._can_pack = can_pack(decoder, self.hidden_size)
         replace_linear(decoder)
         if config.tuning == "lora":
-            decoder = _with_lora(decoder, config)
+            decoder = add_lora(decoder, config.num_layers, config.lora_rank, config.lora_alpha, config.lora_dropout)
             self.prompt_vectors.requires_grad_(False)
         self.decoder = decoder
         self.input_projection = nn.Linear(item_table.shape[1], self.hidden_size)
@@ -298,31 +299,3 @@ def table_scores(
         scores = user_vectors.to(torch.float32) @ item_table.to(torch.float32).T
     scores[:, PAD_ITEM] = float("-inf")
     return scores
-
-
-def _with_lora(decoder: nn.Module, config: RecommenderConfig) -> nn.Module:
-    # Slow to import, and processes that only read settings never get here.
-    from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415
-    from peft.tuners.lora import LoraLayer  # noqa: PLC0415
-
-    decoder.requires_grad_(False)
-    targets = mlp_projections(decoder, config.num_layers)
-    if not targets:
-        # No layers: nothing to adapt but the projections, which are always trained.
-        return decoder
-    lora = LoraConfig(
-        r=config.lora_rank,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        target_modules=targets,
-        # GPT-2's Conv1D keeps its matrix the other way round.
-        fan_in_fan_out=not isinstance(decoder.get_submodule(targets[0]), nn.Linear),
-        bias="none",
-    )
-    adapted = inject_adapter_in_model(lora, decoder)
-    for layer in adapted.modules():
-        if isinstance(layer, LoraLayer):
-            # Autocast sees to precision: PEFT would take each input to float32 for dropout, and back.
-            layer.cast_input_dtype_enabled = False
-            layer.lora_dropout["default"] = Dropout(config.lora_dropout)
-    return adapted  # type: ignore[no-any-return]

@@ -22,8 +22,8 @@ from slmrec_core.models.decoder import (
     empty_decoder,
     final_norm,
     load_decoder,
-    mlp_projections,
 )
+from slmrec_core.models.lora import mlp_projections
 from tests.tiny import GPT2, LLAMA, QWEN2, write_model_directory
 
 INPUTS = torch.randn(2, 5, 16, generator=torch.Generator().manual_seed(3))
