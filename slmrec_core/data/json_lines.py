@@ -4,6 +4,7 @@ A review's text is most of its file, and nothing here wants it: blocks of whole 
 schema of two to four fields, and the next block is read and unzipped meanwhile. The text is never whole in memory.
 """
 
+import io
 import json
 import re
 from collections import deque
@@ -17,7 +18,7 @@ import pyarrow
 import pyarrow.json
 
 from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
-from slmrec_core.data.text_files import opened
+from slmrec_core.data.text_files import READ_FAULTS, opened
 from slmrec_core.errors import DataError
 
 _BLOCK_BYTES = 4 * 2**20
@@ -59,7 +60,7 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
                     names, schema = _first_object(f"{path}, line {line}", text, names)
                 tables.append(_fields(path, line, block, schema))
                 line += tables[-1].num_rows
-    except OSError as error:
+    except READ_FAULTS as error:
         raise DataError(
             f"{path}, line {line} or below: cannot be read, got {error}. Fetch the file again, or pack it again."
         ) from error
@@ -67,7 +68,7 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
     return standard_interactions(frame, names, RowNames(str(path), first=first_line))
 
 
-def _blocks_of_lines(file: pyarrow.NativeFile) -> Iterator[memoryview]:
+def _blocks_of_lines(file: io.BufferedIOBase) -> Iterator[memoryview]:
     """Whole lines, without copies but of those that two reads share; blank ones at the end are left out."""
     rest = file.read(len(_BYTE_ORDER_MARK)).removeprefix(_BYTE_ORDER_MARK)
     while read := file.read(_BLOCK_BYTES):
