@@ -39,7 +39,7 @@ from slmrec_core.training import (
     train_sasrec,
 )
 
-EPOCHS = {"smallest": 2, "short": 2, "full": 20}
+EPOCHS = {"smallest": 2, "short": 1, "full": 20}
 SEEDS = {"smallest": (0,), "short": (0,), "full": (0, 1, 2)}
 TABLE_EPOCHS = {"smallest": 2, "short": 10, "full": 120}
 AUTHORS_TRAINING = TrainingConfig(learning_rate=1.0e-3, warmup_steps=50, weight_decay=0.0, gradient_clipping=None)
