@@ -5,6 +5,7 @@ of every row. Whether an architecture gives the same states that way is tried, n
 """
 
 import functools
+import logging
 import sys
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
@@ -14,15 +15,7 @@ from torch import Tensor, nn
 
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 
-
-@runtime_checkable
-class DecoderCache(Protocol):
-    """Keys and values of the tokens that a decoder has read; transformers' own."""
-
-    def crop(self, tokens_to_remove: int) -> None:
-        """Forgets as many of the newest tokens as the number is below 0."""
-        ...
-
+logger = logging.getLogger(__name__)
 
 _PACKED = "packed_"
 _PACKED_KERNELS = ("eager", "sdpa")
@@ -33,6 +26,15 @@ _TOLERANCE = 5.0e-5
 wrong positions were 5e-4 and a leak between histories 1e-3 in the mildest case, layers with fresh random weights."""
 _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 """What an architecture raises that cannot run packed rows."""
+
+
+@runtime_checkable
+class DecoderCache(Protocol):
+    """Keys and values of the tokens that a decoder has read; transformers' own."""
+
+    def crop(self, tokens_to_remove: int) -> None:
+        """Forgets as many of the newest tokens as the number is below 0."""
+        ...
 
 
 def set_attention(decoder: nn.Module, kernel: str, packed: bool = False) -> bool:
@@ -68,7 +70,7 @@ def decoder_inputs(layout: Layout, dtype: torch.dtype) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def can_pack(decoder: nn.Module, width: int) -> bool:
-    """True = packed rows give the states that each history has on its own.
+    """True = packed rows give the states that each history has on its own; the log says it where they do not.
 
     They do not where layers are recurrent, or where an architecture works out positions by itself.
 
@@ -96,11 +98,21 @@ def can_pack(decoder: nn.Module, width: int) -> bool:
         plain = states(padded_layout(length, _TEMPLATE))
         packed = states(packed_layout(length, _TEMPLATE))
         alone = states(padded_layout(torch.ones(len(tokens), dtype=torch.long), 0))
-    except _FAULTS:
+        gap, effect = float((plain - packed).abs().max()), float((plain - alone).abs().max())
+    except _FAULTS as error:
+        logger.info("%s takes no packed rows (%r): each history has a row of its own.", type(decoder).__name__, error)
         return False
     finally:
         decoder.train(was_training)
-    return bool((plain - packed).abs().max() <= _TOLERANCE * (plain - alone).abs().max())
+    packs = gap <= _TOLERANCE * effect
+    if not packs:
+        logger.info(
+            "%s has other states in packed rows (gap %.1e of %.1e): each history has a row of its own.",
+            type(decoder).__name__,
+            gap,
+            effect,
+        )
+    return packs
 
 
 def longest_packed_row(decoder: nn.Module) -> float:

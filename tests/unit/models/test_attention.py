@@ -58,9 +58,13 @@ def test_states_and_gradients_equal_the_plain_path(item_table: Tensor, pooling: 
     ],
     ids=lambda value: value["model_type"] if isinstance(value, dict) else str(value),
 )
-def test_only_architectures_that_give_the_same_states_are_packed(config: dict[str, object], packs: bool) -> None:
+def test_only_architectures_that_give_the_same_states_are_packed(
+    config: dict[str, object], packs: bool, caplog: pytest.LogCaptureFixture
+) -> None:
     decoder = empty_decoder(config)
-    assert can_pack(decoder, 16) is packs
+    with caplog.at_level("INFO", "slmrec_core.models.attention"):
+        assert can_pack(decoder, 16) is packs
+    assert ("each history has a row of its own" in caplog.text) is not packs
 
 
 @pytest.mark.parametrize("config", [LLAMA, GPT2, {**LLAMA, "model_type": "gemma2", "head_dim": 8}])
