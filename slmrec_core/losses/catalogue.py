@@ -13,9 +13,11 @@ from torch.autograd.function import once_differentiable
 from torch.nn import LinearCrossEntropyOptions
 from torch.nn.functional import linear_cross_entropy
 
-from slmrec_core.errors import ConfigError, TeacherStudentMismatchError
+from slmrec_core.errors import TeacherStudentMismatchError
 from slmrec_core.hardware import rows_per_chunk
+from slmrec_core.losses.logit import require_temperature
 from slmrec_core.losses.mean import mean_or_raise
+from slmrec_core.losses.next_item import NEVER_A_TARGET
 
 _FIRST_ITEM = 1
 """Row 0 of a table is padding, which no softmax counts."""
@@ -43,7 +45,15 @@ def catalogue_next_item_loss(
         return user_vectors.sum() * 0.0
     rows = rows_per_chunk(len(item_table))
     options = LinearCrossEntropyOptions(batch_chunk_size=rows, chunking_method=None) if rows < len(targets) else None
-    loss = linear_cross_entropy(user_vectors, item_table[_FIRST_ITEM:], targets.long() - _FIRST_ITEM, options=options)
+    # Whatever the training precision, scores are not rounded to it: they would tie.
+    with torch.autocast(user_vectors.device.type, enabled=False):
+        loss = linear_cross_entropy(
+            user_vectors,
+            item_table[_FIRST_ITEM:],
+            targets.long() - _FIRST_ITEM,
+            ignore_index=NEVER_A_TARGET,
+            options=options,
+        )
     return mean_or_raise(loss, "catalogue_next_item_loss")
 
 
@@ -69,8 +79,7 @@ def catalogue_logit_loss(
         TeacherStudentMismatchError: The shapes differ.
         DivergedError: A vector holds NaN or infinity.
     """
-    if not temperature > 0:
-        raise ConfigError(f"catalogue_logit_loss: temperature must be above 0, got {temperature!r}. The usual is 2.0.")
+    require_temperature(temperature, "catalogue_logit_loss")
     if student_vectors.shape != teacher_vectors.shape:
         raise TeacherStudentMismatchError(
             "catalogue_logit_loss: student and teacher vectors differ in shape [target, item_dim],"
@@ -78,7 +87,8 @@ def catalogue_logit_loss(
             " Read both at the same positions, and score them against one table."
         )
     items = item_table[_FIRST_ITEM:].detach()
-    per_target: Tensor = _LogitGap.apply(student_vectors, teacher_vectors.detach(), items, temperature)  # type: ignore[no-untyped-call]
+    with torch.autocast(student_vectors.device.type, enabled=False):
+        per_target: Tensor = _LogitGap.apply(student_vectors, teacher_vectors.detach(), items, temperature)  # type: ignore[no-untyped-call]
     return mean_or_raise(per_target, "catalogue_logit_loss")
 
 

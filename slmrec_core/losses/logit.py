@@ -31,8 +31,7 @@ def logit_loss(
         TeacherStudentMismatchError: The shapes differ.
         DivergedError: A row holds NaN or +inf, or nothing but -inf.
     """
-    if not temperature > 0:
-        raise ConfigError(f"logit_loss: temperature must be above 0, got {temperature!r}. The usual value is 2.0.")
+    require_temperature(temperature, "logit_loss")
     if student_scores.shape != teacher_scores.shape:
         raise TeacherStudentMismatchError(
             "logit_loss: student and teacher scores differ in shape [target, item],"
@@ -45,3 +44,13 @@ def logit_loss(
     # 0 * log 0 is 0; without the mask a column at -inf in both is 0 * (inf - inf) = NaN.
     log_ratio = (teacher_log_probs - student_log_probs).masked_fill(teacher_probs == 0, 0)
     return temperature**2 * mean_or_raise((teacher_probs * log_ratio).sum(dim=-1), "logit_loss")
+
+
+def require_temperature(temperature: float, where: str) -> None:
+    """Check a temperature.
+
+    Raises:
+        ConfigError: It is not above 0.
+    """
+    if not temperature > 0:
+        raise ConfigError(f"{where}: temperature must be above 0, got {temperature!r}. The usual value is 2.0.")

@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 from slmrec_core.losses.mean import mean_or_raise
 
 # cross_entropy skips targets of -100 in silence unless told to skip another value; this one never occurs.
-_NEVER_A_TARGET = torch.iinfo(torch.int64).min
+NEVER_A_TARGET = torch.iinfo(torch.int64).min
 
 
 def next_item_loss(scores: Float[Tensor, "target item"], targets: Int[Tensor, "target"]) -> Float[Tensor, ""]:
@@ -28,5 +28,5 @@ def next_item_loss(scores: Float[Tensor, "target item"], targets: Int[Tensor, "t
     Raises:
         DivergedError: A row holds NaN or +inf, or nothing but -inf.
     """
-    per_target = cross_entropy(scores.float(), targets.long(), reduction="none", ignore_index=_NEVER_A_TARGET)
+    per_target = cross_entropy(scores.float(), targets.long(), reduction="none", ignore_index=NEVER_A_TARGET)
     return mean_or_raise(per_target, "next_item_loss")

@@ -123,3 +123,27 @@ def test_what_does_not_fit_is_refused() -> None:
         catalogue_logit_loss(draw(2, 3), draw(2, 3), draw(5, 3), 0.0)
     with pytest.raises(TeacherStudentMismatchError, match=r"got student \[2, 3\] and teacher \[2, 4\]"):
         catalogue_logit_loss(draw(2, 3), draw(2, 4), draw(5, 3))
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+def test_autocast_leaves_scores_and_gradients_in_float32(monkeypatch: pytest.MonkeyPatch, chunk: int) -> None:
+    # A bug of ours: DeepSpeed runs the objective under autocast for fp16, and products were rounded to it.
+    monkeypatch.setattr(catalogue, "rows_per_chunk", lambda columns: chunk)
+    table, teacher, targets = draw(9, 3, seed=1).float(), draw(4, 3, seed=2).float(), torch.tensor([1, 2, 3, 4])
+    found = []
+    for is_rounded in (False, True):
+        vectors = draw(4, 3).float().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=is_rounded):
+            loss = catalogue_next_item_loss(vectors, table, targets) + catalogue_logit_loss(vectors, teacher, table)
+        loss.backward()
+        found.append((loss.detach(), vectors.grad))
+    assert_close(found[1], found[0], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("chunk", [2, 100])
+@pytest.mark.parametrize("target", [0, -99, 10])
+def test_a_target_that_is_no_item_is_not_skipped(monkeypatch: pytest.MonkeyPatch, chunk: int, target: int) -> None:
+    # Row 0 is padding, and what torch's cross entropy skips in silence is -100, which -99 would become.
+    monkeypatch.setattr(catalogue, "rows_per_chunk", lambda columns: chunk)
+    with pytest.raises((IndexError, RuntimeError), match="out of bounds"):
+        catalogue_next_item_loss(draw(3, 3).float(), draw(10, 3).float(), torch.tensor([1, target, 2]))
