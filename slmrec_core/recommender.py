@@ -92,7 +92,17 @@ class Recommender:
     def best_items(
         self, user_vectors: Float[Tensor, "history item_dim"], columns: list[list[int]], k: int, exclude_seen: bool
     ) -> Recommendations:
-        """The `k` best items for each user vector; `columns` are the histories behind them."""
+        """The `k` best items for each user vector, with the scores of some users at a time.
+
+        Args:
+            user_vectors: As `user_vectors` gives them.
+            columns: The histories behind them, as `to_columns` gives them.
+            k: How many, at least 1.
+            exclude_seen: Leave the items of the history out.
+
+        Raises:
+            ConfigError: `k` is below 1.
+        """
         if k < 1:
             raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")
         k, chunk = min(k, len(self._columns)), rows_per_chunk(len(self.item_ids))
@@ -106,8 +116,8 @@ class Recommender:
                 scores[torch.from_numpy(rows), list(chain.from_iterable(seen))] = float("-inf")
             values, best = (found.cpu().numpy() for found in scores.topk(k, dim=1))
             item_ids += [
-                [self.item_ids[column] for column in row[:count]]
-                for row, count in zip(best.tolist(), np.isfinite(values).sum(axis=1).tolist(), strict=True)
+                [self.item_ids[column] for column, score in zip(row, row_scores, strict=True) if score > float("-inf")]
+                for row, row_scores in zip(best.tolist(), values.tolist(), strict=True)
             ]
             best_scores.append(values)
         return Recommendations(item_ids, np.concatenate(best_scores))
@@ -203,7 +213,11 @@ class Recommender:
 
     @torch.no_grad()
     def user_vectors(self, histories: list[list[int]]) -> Float[Tensor, "history item_dim"]:
-        """The user after each history, given as columns of the scores."""
+        """The user after each history.
+
+        Args:
+            histories: As `to_columns` gives them, oldest first; the newest `max_seq_len` are read.
+        """
         device = self.network.item_table.device
         if not histories:
             return torch.zeros(0, self.network.item_table.shape[1], device=device)

@@ -258,3 +258,11 @@ def test_k_below_one_is_refused(item_table: Tensor, k: int) -> None:
 def test_a_recommender_draws_no_dropout(item_table: Tensor) -> None:
     recommender = llm(item_table, input_dropout=0.5)
     assert np.array_equal(recommender.recommend(HISTORIES).scores, recommender.recommend(HISTORIES).scores)
+
+
+def test_an_item_whose_score_is_not_a_number_is_not_recommended(item_table: Tensor) -> None:
+    # topk puts NaN first, so whoever cuts its list short would keep the wrong end.
+    model = llm(item_table)
+    model.network.item_table[4] = torch.nan
+    (best,) = model.recommend([["item-1"]], k=12).item_ids
+    assert sorted(best) == sorted(set(CATALOGUE) - {"", "item-1", "item-4"})
