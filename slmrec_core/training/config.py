@@ -50,6 +50,9 @@ class EvaluationConfig(FrozenConfig):
     protocols: tuple[RankingProtocol, ...] = ("full",)
     """`full` ranks the whole catalogue and is always among them; `sampled` adds the paper's 1 + `num_negatives`
     candidates."""
+    selection_users: PositiveInt | None = None
+    """Users of `valid` that are ranked after each epoch, a fixed sample; the epoch that is kept is then ranked for
+    all. None = all, after each epoch."""
     num_negatives: PositiveInt = 999
     """Unseen items beside the target in the sampled protocol, the same for every model."""
     batch_size: PositiveInt = 256

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Literal
 
 import numpy as np
@@ -24,11 +24,13 @@ Readouts = Callable[[SequenceBatch], Sequence[Float[Tensor, "user item_dim"]]]
 
 _NEGATIVES_SEED = 20240528
 """Fixed, so that every model, seed and split reader meets the same candidates."""
+_SELECTION_SEED = 20250424
+"""Fixed, so that the epochs of every model are chosen by the same users."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranks of every user's target in one split under one protocol."""
+    """Ranks of users' targets in one split under one protocol: of all users, unless only some were asked for."""
 
     split: Split
     protocol: Literal["full", "sampled"]
@@ -42,7 +44,7 @@ class Ranking:
         return ranking_metrics(self.ranks, self.split if self.protocol == "full" else f"{self.split}_sampled")
 
     def frame(self, dataset: SequenceDataset) -> pd.DataFrame:
-        """One row per user: what every interval and paired test is computed from."""
+        """One row per user, of all users: what every interval and paired test is computed from."""
         return pd.DataFrame(
             {
                 "user_id": dataset.user_ids,
@@ -77,44 +79,68 @@ class Evaluator:
     world_size: int = 1
     all_reduce: Callable[[Tensor], Tensor] = lambda values: values
 
-    def rank_split(self, model: nn.Module, split: Split, readouts: Readouts | None = None) -> list[list[Ranking]]:
-        """Rankings by readout and protocol; by default the one readout is the model's own head.
+    @cached_property
+    def selection(self) -> Int64[np.ndarray, " user"] | None:
+        """The users that epochs are chosen by; None = all."""
+        size, total = self.config.selection_users, self.dataset.num_users
+        if size is None or size >= total:
+            return None
+        return np.sort(np.random.default_rng(_SELECTION_SEED).choice(total, size, replace=False))
+
+    def rank_selection(self, model: nn.Module) -> list[Ranking]:
+        """`valid` by protocol, for the users that epochs are chosen by; raises what `rank_split` raises."""
+        return self.rank_split(model, "valid", users=self.selection)[0]
+
+    def rank_split(
+        self,
+        model: nn.Module,
+        split: Split,
+        readouts: Readouts | None = None,
+        users: Int64[np.ndarray, " user"] | None = None,
+    ) -> list[list[Ranking]]:
+        """Rankings by readout and protocol.
+
+        Args:
+            model: Put into eval mode meanwhile.
+            split: Whose targets are ranked.
+            readouts: None = one, the model's own head.
+            users: Their indices; None = all.
 
         Raises:
             DivergedError: A score is NaN.
         """
-        read = readouts or own_head(model)
+        read, asked = readouts or own_head(model), np.arange(self.dataset.num_users) if users is None else users
         protocols = self.config.protocols
         counted: Tensor | None = None
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            for users, is_ours in self._shares():
-                batch = evaluation_batch(self.dataset, users, split, self.max_seq_len).to(self.device)
-                seen = self._seen(users, split)
+            for places, is_ours in self._shares(len(asked)):
+                batch = evaluation_batch(self.dataset, asked[places], split, self.max_seq_len).to(self.device)
+                seen = self._seen(asked[places], split)
                 ranks = torch.stack([self._ranks(model, vectors, batch, seen, split) for vectors in read(batch)])
                 if counted is None:
-                    counted = torch.zeros(*ranks.shape[:2], self.dataset.num_users, dtype=torch.long)
+                    counted = torch.zeros(*ranks.shape[:2], len(asked), dtype=torch.long)
                 if is_ours:
-                    counted[:, :, users] = ranks.cpu()
+                    counted[:, :, places] = ranks.cpu()
         model.train(was_training)
         assert counted is not None
         total = self.all_reduce(counted.to(self.device)).cpu().numpy()
         return [
             [
-                Ranking(split, protocol, ranks, self._num_candidates(protocol, split))
+                Ranking(split, protocol, ranks, self._num_candidates(protocol, split)[asked])
                 for protocol, ranks in zip(protocols, by_protocol, strict=True)
             ]
             for by_protocol in total
         ]
 
-    def _shares(self) -> Iterator[tuple[np.ndarray, bool]]:
-        """This worker's batches of users. All workers make the same number of forward passes, which ZeRO-3 needs;
-        one that is only there to keep step is marked False."""
+    def _shares(self, num_users: int) -> Iterator[tuple[np.ndarray, bool]]:
+        """This worker's batches out of so many users. All workers make the same number of forward passes, which ZeRO-3
+        needs; one that is only there to keep step is marked False."""
         step = self.config.batch_size * self.world_size
-        for start in range(0, self.dataset.num_users, step):
-            users = np.arange(start, min(start + step, self.dataset.num_users))[self.rank :: self.world_size]
-            yield (users, True) if len(users) else (np.array([0]), False)
+        for start in range(0, num_users, step):
+            places = np.arange(start, min(start + step, num_users))[self.rank :: self.world_size]
+            yield (places, True) if len(places) else (np.array([0]), False)
 
     def _ranks(
         self,

@@ -49,7 +49,7 @@ class Progress:
     best_state: dict[str, Tensor] = field(default_factory=dict)
     """Trained tensors of the best epoch."""
     best_rankings: tuple[Ranking, ...] = ()
-    """Of the valid split in the best epoch, one for each protocol."""
+    """Of the valid split in the best epoch, one for each protocol: of all users when training is over."""
 
     def after_epoch(
         self,
@@ -148,7 +148,7 @@ def fit(
         engine: Holds the objective.
         data: What is trained on.
         teacher: Its signal at the training positions, or `NoTeacher`.
-        evaluator: Ranks the valid split after every epoch.
+        evaluator: Ranks the valid split, or a sample of it, after every epoch.
         seed: Of shuffling and dropout.
         progress: Where to go on; None = at the start.
         on_epoch: Called after every epoch, on every worker: report, checkpoint.
@@ -171,16 +171,19 @@ def fit(
         started = time.monotonic()
         metrics = train_epoch(engine, data, teacher, seed, epoch)
         metrics["train/seconds"] = time.monotonic() - started
-        (rankings,) = evaluator.rank_split(engine.objective.student, "valid")
+        rankings = evaluator.rank_selection(engine.objective.student)
         metrics |= {name: value for ranking in rankings for name, value in ranking.metrics().items()}
         if engine.objective.online_teacher is not None:
-            (theirs,) = evaluator.rank_split(engine.objective.online_teacher, "valid")
+            theirs = evaluator.rank_selection(engine.objective.online_teacher)
             metrics |= {f"teacher_{name}": value for ranking in theirs for name, value in ranking.metrics().items()}
         record = EpochRecord(epoch + 1, int(time.time() * 1000), metrics)
         value, seconds = metrics[config.checkpoint_metric], time.monotonic() - started
         progress = progress.after_epoch(record, value, engine.trainable_state, rankings, seconds)
         on_epoch(progress)
     engine.load_trainable(progress.best_state)
+    if evaluator.selection is not None:
+        (everyone,) = evaluator.rank_split(engine.objective.student, "valid")
+        progress = replace(progress, best_rankings=tuple(everyone))
     return progress
 
 

@@ -167,6 +167,20 @@ def test_several_workers_add_up_to_one(tiny_dataset: SequenceDataset, world_size
     assert len(set(passes)) == 1
 
 
+def test_the_sample_that_epochs_are_chosen_by_is_fixed_and_never_larger_than_the_data(
+    tiny_dataset: SequenceDataset,
+) -> None:
+    first, again = (evaluator(tiny_dataset, selection_users=5).selection for _ in range(2))
+    assert first is not None
+    assert again is not None
+    assert first.tolist() == again.tolist() == sorted(set(first.tolist()))
+    assert len(first) == 5
+    for size in (None, tiny_dataset.num_users, 10**6):
+        assert evaluator(tiny_dataset, selection_users=size).selection is None
+    (ranking,) = evaluator(tiny_dataset).rank_selection(Drawn())
+    assert len(ranking.ranks) == tiny_dataset.num_users
+
+
 def test_evaluation_leaves_the_models_mode_and_no_gradient(tiny_dataset: SequenceDataset, item_table: Tensor) -> None:
     model = tiny_model(item_table, input_dropout=0.5).train()
     twice = [evaluator(tiny_dataset).rank_split(model, "valid")[0][0].ranks.tolist() for _ in range(2)]
@@ -191,6 +205,8 @@ def test_metric_names_and_the_frame_are_the_contracts(tiny_dataset: SequenceData
         ({"protocols": ("full", "sampled")}, True),
         ({"protocols": ("full", "sampled"), "num_negatives": 2}, True),
         ({"batch_size": 5}, False),
+        # What is sampled after an epoch changes nothing about a split as a whole.
+        ({"selection_users": 4}, False),
     ],
     ids=str,
 )

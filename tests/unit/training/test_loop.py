@@ -99,6 +99,28 @@ def test_the_best_epochs_weights_are_what_is_left(tiny_dataset: SequenceDataset)
     assert kept.ranks.tolist() == ranking.ranks.tolist(), "the best epoch's, not the last one's"
 
 
+def test_epochs_are_chosen_by_a_sample_and_the_last_choice_is_ranked_for_all(tiny_dataset: SequenceDataset) -> None:
+    engine, config = engine_of(), EvaluationConfig(selection_users=4)
+    evaluator = Evaluator(tiny_dataset, 30, config, CPU)
+    choices: list[tuple[float, float]] = []
+
+    def on_epoch(progress: Progress) -> None:
+        (few,), ((everyone,),) = evaluator.rank_selection(student), evaluator.rank_split(student, "valid")
+        assert len(few.ranks) == len(few.num_candidates) == 4
+        assert few.ranks.tolist() == everyone.ranks[evaluator.selection].tolist()
+        assert few.num_candidates.tolist() == everyone.num_candidates[evaluator.selection].tolist()
+        choices.append((few.metrics()["valid/ndcg_at_10"], everyone.metrics()["valid/ndcg_at_10"]))
+        assert progress.records[-1].metrics["valid/ndcg_at_10"] == choices[-1][0]
+
+    student = engine.objective.student
+    progress = fit(engine, TrainingData(tiny_dataset, 30, TRAINING), NoTeacher(), evaluator, 0, on_epoch=on_epoch)
+    sampled = [few for few, _ in choices]
+    assert progress.best_value == max(sampled)
+    (kept,) = progress.best_rankings
+    assert len(kept.ranks) == tiny_dataset.num_users
+    assert kept.metrics()["valid/ndcg_at_10"] == choices[progress.best_epoch - 1][1]
+
+
 def test_an_earlier_epoch_is_left_when_later_ones_are_worse() -> None:
     progress = Progress()
     for step, value in enumerate([0.1, 0.3, 0.2, 0.3], start=1):
@@ -280,10 +302,10 @@ def test_the_checkpoint_metric_chooses_the_epoch(
     # Two users at rank 10 have the better NDCG@10, one at rank 3 and one far away the better MRR.
     of_epochs = iter([[10, 10], [3, 100]])
 
-    def rank_split(self: Evaluator, model: object, split: str) -> list[list[Ranking]]:
-        return [[Ranking("valid", "full", np.array(next(of_epochs)), np.array([200, 200]))]]
+    def rank_selection(self: Evaluator, model: object) -> list[Ranking]:
+        return [Ranking("valid", "full", np.array(next(of_epochs)), np.array([200, 200]))]
 
-    monkeypatch.setattr(Evaluator, "rank_split", rank_split)
+    monkeypatch.setattr(Evaluator, "rank_selection", rank_selection)
     config = TRAINING.model_copy(update={"epochs": 2, "checkpoint_metric": metric})
     assert run(tiny_dataset, config)[1].best_epoch == best
 
