@@ -101,6 +101,12 @@ class ExperimentConfig(FrozenConfig):
             if training.windows == "all" and training.targets == "last":
                 raise ConfigError(f"{name}.windows: must be 'last' with one target per user, got 'all'.")
         stored = self.distillation.teacher_states == "stored" and self.distillation.mode == "offline"
+        if self.method == "distill" and self.distillation.teacher_users == "another" and not stored:
+            raise ConfigError(
+                "distillation.teacher_users: 'another' reads stored teacher states, got"
+                f" mode {self.distillation.mode!r} and teacher_states {self.distillation.teacher_states!r}."
+                " Set distillation.mode=offline and distillation.teacher_states=stored."
+            )
         if self.method == "distill" and self.training.windows == "all" and stored and self.distillation.needs_teacher:
             raise ConfigError(
                 "training.windows: stored teacher states hold each user's last window, got 'all'."

@@ -178,4 +178,4 @@ def _teacher(
     if network is not None:
         return LiveTeacher(network, pairing.teacher_layers if distillation.aligns else (), distillation.align_at)
     layers = {name: store for name, store in states.items() if isinstance(name, int)}
-    return StoredTeacher(layers, states.get(USER_VECTORS), data.targets_per_window)
+    return StoredTeacher(layers, states.get(USER_VECTORS), data.targets_per_window, distillation.teacher_users)

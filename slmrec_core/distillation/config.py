@@ -44,6 +44,9 @@ class DistillationConfig(FrozenConfig):
     """Online: alignment moves the student alone. False = the authors' code, where the teacher is pulled along."""
     teacher_states: Literal["stored", "recompute"] = "stored"
     """Offline: read the teacher's states from disk, or run the teacher at every step when disk is the limit."""
+    teacher_users: Literal["own", "another"] = "own"
+    """`another`: each target is taught what the teacher says of another user's, always the same one: a control that
+    tells what alignment teaches from mere regularisation. With stored states."""
 
     @property
     def aligns(self) -> bool:

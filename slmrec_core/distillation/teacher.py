@@ -18,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slmrec_core.distillation.objective import aligned_state
-from slmrec_core.errors import CheckpointError
+from slmrec_core.errors import CheckpointError, DataError
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.structures import SequenceBatch, TeacherSignal
 
@@ -121,6 +121,12 @@ class StoredTeacher:
         layers: By teacher layer.
         user_vectors: For the logit term, else None.
         targets_per_user: Training targets of every user of the data set, in its order.
+        users: `another` = the control: a target gets the row that lies half the store away, so that every row serves
+            once and the states as a whole are the same.
+
+    Raises:
+        CheckpointError: A store has more or fewer rows than there are targets.
+        DataError: With `another`, one user has half of all targets or more.
     """
 
     def __init__(
@@ -128,10 +134,17 @@ class StoredTeacher:
         layers: dict[int, StoredLayer],
         user_vectors: StoredLayer | None,
         targets_per_user: Int[np.ndarray, "user"],
+        users: Literal["own", "another"] = "own",
     ) -> None:
         self.layers = layers
         self.user_vectors = user_vectors
         self._starts = np.concatenate([[0], np.cumsum(targets_per_user)])
+        self._shift = 0 if users == "own" else self._starts[-1] // 2
+        if users == "another" and max(targets_per_user, default=0) > self._shift:
+            raise DataError(
+                "distillation.teacher_users: 'another' needs users with less than half of all training targets, got"
+                f" one with {max(targets_per_user)} of {self._starts[-1]}. Use more users."
+            )
         stores = [*layers.values(), *([user_vectors] if user_vectors is not None else [])]
         for store in stores:
             if len(store.values) != self._starts[-1]:
@@ -144,7 +157,8 @@ class StoredTeacher:
         """Rows of the store, as float32."""
         users = batch.user_index.cpu().numpy()
         pieces = [np.arange(self._starts[user], self._starts[user + 1]) for user in users]
-        rows = torch.from_numpy(np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64))
+        own = np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+        rows = torch.from_numpy((own + self._shift) % max(self._starts[-1], 1))
         device = batch.item_ids.device
         vectors = None if self.user_vectors is None else self.user_vectors.read(rows, device)
         return TeacherSignal({layer: store.read(rows, device) for layer, store in self.layers.items()}, vectors)

@@ -90,6 +90,11 @@ def test_response_pooling_reads_one_position_so_all_targets_are_refused(model: s
         ({"item_table.training.targets": "last", "item_table.training.windows": "last"}, "item_table.training.targets"),
         ({"training.windows": "all", "training.targets": "last"}, r"training\.windows: must be 'last'"),
         ({"training.windows": "all"}, "stored teacher states hold each user's last window"),
+        (
+            {"distillation.teacher_users": "another", "distillation.teacher_states": "recompute"},
+            "'another' reads stored teacher states, got mode 'offline' and teacher_states 'recompute'",
+        ),
+        ({"distillation.teacher_users": "another", "distillation.mode": "online"}, "got mode 'online'"),
         ({"evaluation.protocols": ["sampled"]}, "must name 'full'"),
         ({"teacher.num_layers": 2}, "distillation.teacher_layers"),
         ({**CROSS_ENTROPY, "distillation.next_item_weight": 0}, "the student needs at least one term"),

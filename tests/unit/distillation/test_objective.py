@@ -328,6 +328,8 @@ ELSEWHERE = {
     "detach_teacher": test_the_authors_setting_pulls_the_teacher_along,
     # Where states come from, not what they are: StoredTeacher equals LiveTeacher, in test_teacher.py.
     "teacher_states": None,
+    # Whose states come: in test_teacher.py.
+    "teacher_users": None,
 }
 
 

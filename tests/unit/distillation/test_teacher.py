@@ -23,7 +23,7 @@ from slmrec_core.distillation.teacher import (
     StoredTeacher,
     write_states,
 )
-from slmrec_core.errors import CheckpointError
+from slmrec_core.errors import CheckpointError, DataError
 from slmrec_core.structures import SequenceBatch
 from slmrec_core.training.config import TrainingConfig
 from slmrec_core.training.loop import TrainingData
@@ -78,6 +78,35 @@ def test_what_is_stored_equals_the_live_teacher_in_any_order_of_users(
             assert_close(there.layers[layer], here.layers[layer], rtol=2**-7, atol=1e-4)
         assert_close(there.user_vectors, here.user_vectors, rtol=2**-7, atol=1e-4)
         assert there.layers[1].dtype == torch.float32
+
+
+def test_the_control_gives_every_row_once_and_always_another_users(
+    live: LiveTeacher, tiny_dataset: SequenceDataset, tmp_path: Path
+) -> None:
+    data = windows(tiny_dataset)
+    folders = store(live, data, tmp_path)
+    layers, vectors = {1: StoredLayer.open(folders[1])}, StoredLayer.open(folders[USER_VECTORS])
+    # The rows themselves, so that each says where it came from.
+    numbered = StoredLayer(torch.arange(float(len(layers[1].values)))[:, None], 1.0)
+    control = StoredTeacher({1: numbered}, numbered, data.targets_per_window, "another")
+    batch = data.batch(np.arange(tiny_dataset.num_users))
+    given = control.signal(batch).layers[1][:, 0].long()
+    assert sorted(given.tolist()) == list(range(len(numbered.values)))
+    owner = np.repeat(np.arange(tiny_dataset.num_users), data.targets_per_window)
+    assert (owner[given.numpy()] != owner).all()
+    assert torch.equal(control.signal(batch).user_vectors[:, 0].long(), given), "states and vectors of one user"
+    one = data.batch(np.array([3]))
+    assert control.signal(one).layers[1][:, 0].long().tolist() == given[owner == 3].tolist(), "in every batch the same"
+    assert not torch.equal(
+        StoredTeacher(layers, vectors, data.targets_per_window, "another").signal(batch).layers[1],
+        StoredTeacher(layers, vectors, data.targets_per_window).signal(batch).layers[1],
+    )
+
+
+def test_the_control_needs_a_second_user(live: LiveTeacher) -> None:
+    layer = StoredLayer(torch.zeros(5, 2), 1.0)
+    with pytest.raises(DataError, match="one with 3 of 5"):
+        StoredTeacher({1: layer}, None, np.array([3, 2]), "another")
 
 
 def test_response_pooling_stores_one_row_per_user(
