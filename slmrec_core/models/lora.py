@@ -47,6 +47,16 @@ def add_lora(decoder: nn.Module, num_layers: int, rank: int, alpha: int, dropout
     return adapted  # type: ignore[no-any-return]
 
 
+def merge_lora(decoder: nn.Module) -> None:
+    """Adds every update to the weights that it updates, in place, and takes it out: what is left is a plain decoder."""
+    from peft.tuners.lora import LoraLayer  # noqa: PLC0415  # slow to import
+
+    for name, layer in list(decoder.named_modules()):
+        if isinstance(layer, LoraLayer):
+            layer.merge()
+            decoder.set_submodule(name, layer.get_base_layer())
+
+
 def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
     """Full names of the linear maps inside the MLPs: where the paper puts LoRA.
 

@@ -27,7 +27,7 @@ from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, loa
 from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.linear import replace_linear
-from slmrec_core.models.lora import add_lora
+from slmrec_core.models.lora import add_lora, merge_lora
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -203,6 +203,14 @@ class RecommenderModel(nn.Module):
     def can_continue(self) -> bool:
         """True = keys and values of items that were read can be kept for the next request of the same user."""
         return self._can_pack and longest_packed_row(self.decoder) == float("inf")
+
+    def merge_lora(self) -> None:
+        """Adds the low-rank updates to the weights that they update, in place: the same model with fewer operations.
+
+        For inference: nothing of the decoder is trained afterwards. Where the decoder's weights are bfloat16 the sums
+        are rounded to it, and scores move a little. Without updates nothing changes.
+        """
+        merge_lora(self.decoder)
 
     def normed(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target hidden"]:
         """An inner state read through the final norm."""

@@ -38,6 +38,8 @@ BUILDERS: dict[str, Callable[[Tensor], Recommender]] = {
     "bf16 full": lambda table: llm(table, dtype=torch.bfloat16, tuning="full"),
     "response": lambda table: llm(table, pooling="response", template="alpaca"),
     "no layers": lambda table: llm(table, num_layers=0),
+    "merged": lambda table: llm(table).merge_lora(),
+    "merged bf16": lambda table: llm(table, dtype=torch.bfloat16).merge_lora(),
     "every": lambda table: llm(table, layer_choice="every", lora_rank=2, lora_alpha=5),
 }
 
@@ -54,6 +56,27 @@ def test_a_saved_model_gives_the_same_scores(item_table: Tensor, tmp_path: Path,
     assert after.network.parameter_counts() == before.network.parameter_counts()
     assert type(after.network) is type(before.network)
     assert after.network.config == before.network.config
+
+
+@pytest.mark.parametrize("backbone", ["llama", "gpt2"])
+def test_a_merged_model_answers_as_before_without_an_operation_of_lora(
+    item_table: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    if backbone == "gpt2":
+        write_model_directory(tmp_path / "gpt2", GPT2)
+        monkeypatch.setattr("tests.tiny.open_backbone", lambda name: _without_tokenizer(tmp_path / "gpt2"))
+    plain, merged = llm(item_table, lora_alpha=7, lora_rank=3), llm(item_table, lora_alpha=7, lora_rank=3).merge_lora()
+    assert not [name for name, _ in merged.network.named_parameters() if "lora" in name]
+    one, other = (r.recommend(HISTORIES, k=12, exclude_seen=False).scores for r in (plain, merged))
+    np.testing.assert_allclose(one, other, atol=1e-5)
+    untouched = Recommender(tiny_model(item_table), CATALOGUE, 5).recommend(HISTORIES, k=12, exclude_seen=False).scores
+    assert np.abs(untouched - other).max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "full", "no layers"])
+def test_without_updates_there_is_nothing_to_merge(item_table: Tensor, kind: str) -> None:
+    plain, merged = BUILDERS[kind](item_table), BUILDERS[kind](item_table).merge_lora()
+    assert np.array_equal(plain.recommend(HISTORIES).scores, merged.recommend(HISTORIES).scores)
 
 
 def test_a_saved_model_is_loaded_without_a_word(
