@@ -15,9 +15,10 @@ from orchestrator.training.worker import quiet_libraries
 from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
 from slmrec_core.experiment import ExperimentConfig
-from slmrec_core.training.evaluation import Evaluator, every_layer
+from slmrec_core.training.evaluation import Evaluator, Split
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import TrainingData
+from slmrec_core.training.probe import LayerProbe
 
 logger = logging.getLogger(__name__)
 
@@ -90,13 +91,17 @@ def build_probe(job: Job, folder: Path) -> None:
     experiment, dataset = experiment_of(job), inputs_of(job).dataset()
     teacher = inputs_of(job).teacher().to(device)
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
-    readouts = every_layer(teacher, experiment.probe.read)
-    splits = [evaluator.rank_split(teacher, split, readouts) for split in ("valid", "test")]
+    splits: tuple[Split, ...] = ("valid", "test")
+    probes = {split: LayerProbe(teacher, experiment.probe.read) for split in splits}
+    rankings_of = [evaluator.rank_split(teacher, split, probe) for split, probe in probes.items()]
+    changes = {f"{split}/state_change": probe.state_changes() for split, probe in probes.items()}
     layers: dict[str, dict[str, float]] = {}
     frames = []
-    for layer, by_split in enumerate(zip(*splits, strict=True)):
+    for layer, by_split in enumerate(zip(*rankings_of, strict=True)):
         rankings = [ranking for one_split in by_split for ranking in one_split]
         metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+        if layer > 0:
+            metrics |= {name: by_layer[layer - 1] for name, by_layer in changes.items()}
         layers[str(layer)] = metrics | teacher.parameter_counts(layer)
         frames += [ranking.frame(dataset).assign(layer=layer) for ranking in rankings]
     write_ranks(folder, frames)

@@ -2,7 +2,7 @@
 
 from slmrec_core.training.config import EvaluationConfig, TrainingConfig
 from slmrec_core.training.engine import SingleProcessEngine, TrainingEngine, build_optimizer, share_of_batch
-from slmrec_core.training.evaluation import Evaluator, Ranking, every_layer, own_head
+from slmrec_core.training.evaluation import Evaluator, Ranking, own_head
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import (
     EpochRecord,
@@ -13,11 +13,13 @@ from slmrec_core.training.loop import (
     term_gradient_norms,
     train_epoch,
 )
+from slmrec_core.training.probe import LayerProbe
 
 __all__ = [
     "EpochRecord",
     "EvaluationConfig",
     "Evaluator",
+    "LayerProbe",
     "Progress",
     "Ranking",
     "SingleProcessEngine",
@@ -25,7 +27,6 @@ __all__ = [
     "TrainingData",
     "TrainingEngine",
     "build_optimizer",
-    "every_layer",
     "fit",
     "learning_rate",
     "own_head",

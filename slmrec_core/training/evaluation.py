@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from slmrec_core.data import SequenceDataset, evaluation_batch, num_candidates, sampled_candidates, seen_items
 from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets, ranking_metrics
-from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.structures import SequenceBatch
 from slmrec_core.training.config import EvaluationConfig
 
@@ -204,23 +203,6 @@ def _rows_from(
 def own_head(model: nn.Module) -> Readouts:
     """The model's own user vectors."""
     return lambda batch: [model(batch.item_ids, batch.read_mask).user_vectors]
-
-
-def every_layer(model: RecommenderModel, read: Literal["normed", "raw"] = "normed") -> Readouts:
-    """The probe: the trained head at every layer 0 … n, in one forward pass.
-
-    SLMRec (arXiv:2405.17890), figure of direct inference from inner layers. `normed` (default) reads inner states
-    through the final norm, as the head was trained to; `raw` leaves it out, as the authors' code does.
-    """
-    depth = model.num_layers
-
-    def vectors(batch: SequenceBatch) -> list[Tensor]:
-        output = model(batch.item_ids, batch.read_mask, tuple(range(depth)))
-        inner = [output.layers[n] if read == "raw" else model.normed(output.layers[n]) for n in range(depth)]
-        # The deepest readout is the model's own head.
-        return [*map(model.project, inner), output.user_vectors]
-
-    return vectors
 
 
 # Small: an entry keeps its data set alive.

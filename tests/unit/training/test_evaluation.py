@@ -15,7 +15,8 @@ from slmrec_core.models.recommender import table_scores
 from slmrec_core.structures import HiddenStates, SequenceBatch
 from slmrec_core.training import evaluation
 from slmrec_core.training.config import EvaluationConfig
-from slmrec_core.training.evaluation import Evaluator, Ranking, every_layer, own_head
+from slmrec_core.training.evaluation import Evaluator, Ranking, own_head
+from slmrec_core.training.probe import LayerProbe
 from tests.tiny import jolted, tiny_model
 
 CPU = torch.device("cpu")
@@ -244,7 +245,7 @@ def test_the_probes_deepest_readout_is_the_models_own_head(
     model = jolted(tiny_model(item_table, num_layers=3))
     batch = batch_of(tiny_dataset)
     with torch.no_grad():
-        probed = every_layer(model, read)(batch)  # type: ignore[arg-type]
+        probed = LayerProbe(model, read)(batch)  # type: ignore[arg-type]
         (own,) = own_head(model)(batch)
     assert len(probed) == 4
     assert_close(probed[-1], own)
@@ -256,7 +257,7 @@ def test_probing_layer_n_equals_a_cut_model_with_the_same_weights(
     model = jolted(tiny_model(item_table, num_layers=3, tuning="full"))
     batch = batch_of(tiny_dataset)
     with torch.no_grad():
-        probed = every_layer(model)(batch)
+        probed = LayerProbe(model)(batch)
         for depth in (0, 1, 2):
             cut = tiny_model(item_table, num_layers=depth, tuning="full")
             cut.load_state_dict({name: model.state_dict()[name] for name in cut.state_dict()})
@@ -269,15 +270,41 @@ def test_reading_raw_differs_inside_and_is_the_authors_way(tiny_dataset: Sequenc
     model = jolted(tiny_model(item_table, num_layers=3, tuning="full"))
     batch = batch_of(tiny_dataset)
     with torch.no_grad():
-        normed, raw = every_layer(model, "normed")(batch), every_layer(model, "raw")(batch)
+        normed, raw = LayerProbe(model, "normed")(batch), LayerProbe(model, "raw")(batch)
     for depth in (0, 1, 2):
         assert not torch.allclose(normed[depth][:, 1:], raw[depth][:, 1:])
     assert_close(normed[3], raw[3])
 
 
+def test_a_layer_that_adds_nothing_leaves_the_state_and_another_turns_it(
+    tiny_dataset: SequenceDataset, item_table: Tensor
+) -> None:
+    model = jolted(tiny_model(item_table, num_layers=3, tuning="full"))
+    with torch.no_grad():
+        for name, parameter in model.decoder.layers[1].named_parameters():
+            if name in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):
+                parameter.zero_()
+    probe = LayerProbe(model)
+    with torch.no_grad():
+        evaluator(tiny_dataset, batch_size=3).rank_split(model, "valid", probe)
+    first, second, third = probe.state_changes()
+    assert second == pytest.approx(0.0, abs=1e-6)
+    assert min(first, third) > 1e-4
+    # From the definition, user by user; the last layer's output is what the final norm gets.
+    total, leaving = 0.0, list[Tensor]()
+    model.decoder.norm.register_forward_pre_hook(lambda norm, inputs: leaving.append(inputs[0][0, -1]))
+    for user in range(tiny_dataset.num_users):
+        batch = evaluation_batch(tiny_dataset, np.array([user]), "valid", LENGTH)
+        with torch.no_grad():
+            entering = model(batch.item_ids, batch.read_mask, (2,)).layers[2][0]
+        left = leaving[-1]
+        total += 1.0 - float(torch.dot(entering, left) / (entering.norm() * left.norm()))
+    assert third == pytest.approx(total / tiny_dataset.num_users, rel=1e-4)
+
+
 def test_a_probe_ranks_every_layer_in_one_pass(tiny_dataset: SequenceDataset, item_table: Tensor) -> None:
     model = jolted(tiny_model(item_table, num_layers=3))
-    rankings = evaluator(tiny_dataset).rank_split(model, "valid", every_layer(model))
+    rankings = evaluator(tiny_dataset).rank_split(model, "valid", LayerProbe(model))
     assert [len(by_protocol) for by_protocol in rankings] == [1] * 4
     ((own,),) = evaluator(tiny_dataset).rank_split(model, "valid")
     assert rankings[3][0].ranks.tolist() == own.ranks.tolist()
