@@ -166,7 +166,8 @@ def _by_teacher(states: Sequence[Stage]) -> list[list[Stage]]:
     return list(groups.values())
 
 
-@ray.remote  # type: ignore[untyped-decorator]  # ray ships no types here
+# A process for each call, so that its peak of memory is the call's own.
+@ray.remote(max_calls=1)  # type: ignore[untyped-decorator]  # ray ships no types here
 def _build_group(raw: list[dict[str, Any]]) -> None:
     """Builds one stage, or several layers of one teacher's states."""
     jobs = [Job.from_dict(job) for job in raw]

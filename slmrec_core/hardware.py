@@ -1,5 +1,7 @@
-"""What a machine computes fast: the one place where the hardware is asked."""
+"""What a machine computes fast, and what it holds: the one place where the hardware is asked."""
 
+import resource
+import sys
 from typing import Literal
 
 import torch
@@ -40,3 +42,11 @@ def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
     from transformers.utils import is_flash_attn_2_available  # noqa: PLC0415
 
     return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """The most memory that this process held so far: of the GPU where it computes there, else of the machine."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -29,8 +29,10 @@ COST_COLUMNS = (
     "users_per_second",
     "train_users_per_second",
     "seconds",
+    "teacher_seconds",
+    "peak_memory_bytes",
 )
-_COUNTS = ("num_layers", "teacher_layers", "num_blocks", "seed", "best_epoch", *COST_COLUMNS[:3])
+_COUNTS = ("num_layers", "teacher_layers", "num_blocks", "seed", "best_epoch", *COST_COLUMNS[:3], "peak_memory_bytes")
 _SPLITS = ("valid", "valid_sampled", "test", "test_sampled")
 _MAX_TABLE_WIDTH = 110
 _TABLE_METRICS = {

@@ -18,12 +18,17 @@ from slmrec_core.training.loop import EpochRecord, Progress
 
 
 @dataclass(frozen=True)
-class Timing:
-    """Wall time of a stage, seconds."""
+class Cost:
+    """What a stage took."""
 
-    total: float
+    seconds: float
+    """Wall time."""
     inference_users_per_second: float | None
     """None = the test split was not read."""
+    peak_memory_bytes: int
+    """Of the process that writes the payload."""
+    teacher_seconds: float | None = None
+    """Wall time of the teacher's own stages, training and states; None = no stage of a teacher is read."""
 
 
 def write_records(folder: Path, records: Sequence[EpochRecord]) -> None:
@@ -45,7 +50,7 @@ def write_trained(
     network: RecommenderModel | SASRec,
     progress: Progress,
     rankings: Sequence[Ranking],
-    timing: Timing,
+    cost: Cost,
 ) -> dict[str, Any]:
     """The payload of a trained row; gives the content of result.json."""
     metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
@@ -55,9 +60,11 @@ def write_trained(
         "num_layers": 0 if isinstance(network, SASRec) else network.num_layers,
         "metrics": metrics,
         **network.parameter_counts(),
-        "users_per_second": timing.inference_users_per_second,
+        "users_per_second": cost.inference_users_per_second,
         "train_users_per_second": dataset.num_users * len(progress.records) / train_seconds,
-        "seconds": timing.total,
+        "seconds": cost.seconds,
+        "teacher_seconds": cost.teacher_seconds,
+        "peak_memory_bytes": cost.peak_memory_bytes,
         "best_epoch": progress.best_epoch,
         "epochs": progress.epochs_done,
         "repeat_share": dataset.repeat_share,

@@ -1,5 +1,6 @@
 """From stages on disk to the objects that are trained: item table, networks, objective, teacher."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,6 +55,13 @@ class Inputs:
         network = Recommender.from_pretrained(self.folders["teacher"] / "model").network
         assert isinstance(network, RecommenderModel)
         return network
+
+    def teacher_seconds(self) -> float | None:
+        """Wall time of the stages of the teacher: its training, and the one pass in which all states were stored."""
+        roles = [role for role in self.folders if role == "teacher" or role.startswith("states_")]
+        seconds = {r: float(json.loads((self.folders[r] / "result.json").read_text())["seconds"]) for r in roles}
+        passes = [value for role, value in seconds.items() if role != "teacher"]
+        return seconds.get("teacher", 0.0) + max(passes, default=0.0) if roles else None
 
     def states(self) -> dict[int | str, StoredLayer]:
         """All `states_<layer>` stages."""

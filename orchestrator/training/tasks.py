@@ -8,13 +8,14 @@ from typing import Any
 
 import torch
 
-from orchestrator.storage.payload import Timing, append_record, write_ranks, write_result, write_trained
+from orchestrator.storage.payload import Cost, append_record, write_ranks, write_result, write_trained
 from orchestrator.training.assembly import experiment_of, inputs_of
 from orchestrator.training.job import Job
 from orchestrator.training.worker import quiet_libraries
 from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
 from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.hardware import peak_memory_bytes
 from slmrec_core.training.evaluation import Evaluator, Split
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import TrainingData
@@ -65,13 +66,14 @@ def build_sasrec(job: Job, folder: Path) -> None:
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
     reading = time.monotonic()
     (test,) = evaluator.rank_split(model, "test")
-    timing = Timing(time.monotonic() - started, dataset.num_users / (time.monotonic() - reading))
-    write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], timing)
+    speed = dataset.num_users / (time.monotonic() - reading)
+    cost = Cost(time.monotonic() - started, speed, peak_memory_bytes(device))
+    write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost)
 
 
 def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:
     """Stores several layers of one teacher over one data set, in one pass."""
-    first = jobs[0]
+    started, first = time.monotonic(), jobs[0]
     device, experiment, inputs = task_device(first), experiment_of(first), inputs_of(first)
     dataset: SequenceDataset = inputs.dataset()
     by_layer: dict[int | str, Path] = {}
@@ -83,6 +85,9 @@ def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:
     data = TrainingData(dataset, experiment.max_seq_len, experiment.training)
     batches = data.in_order(experiment.evaluation.batch_size)
     write_states(teacher, lambda: (data.batch(users).to(device) for users in batches), by_layer)
+    for folder in folders:
+        # Of the pass, which several layers share.
+        write_result(folder, {"seconds": time.monotonic() - started, "status": "finished"})
 
 
 def build_probe(job: Job, folder: Path) -> None:
@@ -105,12 +110,13 @@ def build_probe(job: Job, folder: Path) -> None:
         layers[str(layer)] = metrics | teacher.parameter_counts(layer)
         frames += [ranking.frame(dataset).assign(layer=layer) for ranking in rankings]
     write_ranks(folder, frames)
-    seconds = time.monotonic() - started
     result: dict[str, Any] = {
         "method": "probe",
         "num_layers": teacher.num_layers,
         "layers": layers,
-        "seconds": seconds,
+        "seconds": time.monotonic() - started,
+        "teacher_seconds": inputs_of(job).teacher_seconds(),
+        "peak_memory_bytes": peak_memory_bytes(device),
         "status": "finished",
     }
     write_result(folder, result)

@@ -11,7 +11,7 @@ import ray.train.torch
 import torch
 
 from orchestrator.storage.failures import note_raised
-from orchestrator.storage.payload import Timing, append_record, write_records, write_trained
+from orchestrator.storage.payload import Cost, append_record, write_records, write_trained
 from orchestrator.training.assembly import build_objective, build_student, experiment_of, inputs_of
 from orchestrator.training.checkpoints import report_epoch, resume
 from orchestrator.training.deepspeed_engine import DeepSpeedEngine
@@ -19,6 +19,7 @@ from orchestrator.training.job import Job
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
 from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.hardware import peak_memory_bytes
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.training.evaluation import Evaluator, Ranking
 from slmrec_core.training.loop import Progress, TrainingData, fit, term_gradient_norms
@@ -91,9 +92,10 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
     rankings, users_per_second = _final_rankings(engine, evaluator, progress, job)
     result = None
     if engine.rank == 0:
-        timing = Timing(time.monotonic() - started, users_per_second)
+        seconds, memory = time.monotonic() - started, peak_memory_bytes(device)
+        cost = Cost(seconds, users_per_second, memory, inputs.teacher_seconds())
         student = _whole_student(job, progress)
-        result = write_trained(folder, experiment, dataset, student, progress, rankings, timing)
+        result = write_trained(folder, experiment, dataset, student, progress, rankings, cost)
     engine.barrier()
     return result
 

@@ -1,5 +1,6 @@
 """From stages on disk to what is trained, without a cluster: a teacher is read as its settings say."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 
 from orchestrator.planning.plan import Plan, add_row
 from orchestrator.storage.stages import Stage
-from orchestrator.training.assembly import build_objective, build_student, experiment_of, inputs_of
+from orchestrator.training.assembly import Inputs, build_objective, build_student, experiment_of, inputs_of
 from orchestrator.training.job import Job
 from orchestrator.training.tasks import build_data, build_sasrec, build_states
 from slmrec_core.recommender import Recommender
@@ -82,3 +83,22 @@ def test_with_stored_states_the_teacher_is_not_loaded(storage: Path) -> None:
     (storage / "stages" / job.stage.inputs["teacher"]).rename(storage / "away")
     assert terms(job)["cosine"] > 0
     (storage / "away").rename(storage / "stages" / job.stage.inputs["teacher"])
+
+
+def test_the_teachers_cost_counts_its_training_and_one_pass_for_all_states(tmp_path: Path) -> None:
+    folders = {}
+    for role, seconds in {"teacher": 100.0, "states_2": 7.0, "states_4": 8.0}.items():
+        folders[role] = tmp_path / role
+        folders[role].mkdir()
+        (folders[role] / "result.json").write_text(json.dumps({"seconds": seconds}))
+    assert Inputs(folders).teacher_seconds() == 108.0
+    assert Inputs({"teacher": folders["teacher"]}).teacher_seconds() == 100.0
+    assert Inputs({"data": tmp_path}).teacher_seconds() is None
+
+
+def test_a_trained_row_says_what_it_held(storage: Path) -> None:
+    (table,) = (storage / "stages").glob("sasrec-*/result.json")
+    found = json.loads(table.read_text())
+    # torch alone takes 100 MB.
+    assert 10**8 < found["peak_memory_bytes"] < 10**11
+    assert found["teacher_seconds"] is None
