@@ -4,6 +4,7 @@ Teacher and student are this one class; they differ by configuration alone (arXi
 """
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Literal
 
 import torch
@@ -25,6 +26,7 @@ from slmrec_core.models.attention import (
 from slmrec_core.models.backbone import Backbone
 from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder
 from slmrec_core.models.dropout import Dropout
+from slmrec_core.models.last_mlp import last_mlp, only_at
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.linear import replace_linear
 from slmrec_core.models.lora import add_lora, merge_lora
@@ -108,6 +110,7 @@ class RecommenderModel(nn.Module):
             decoder = add_lora(decoder, config.num_layers, config.lora_rank, config.lora_alpha, config.lora_dropout)
             self.prompt_vectors.requires_grad_(False)
         self.decoder = decoder
+        self._last_mlp = last_mlp(decoder, config.num_layers, self.hidden_size)
         self.input_projection = nn.Linear(item_table.shape[1], self.hidden_size)
         self.output_projection = nn.Linear(self.hidden_size, item_table.shape[1], bias=False)
         self.input_dropout = Dropout(config.input_dropout)
@@ -152,7 +155,7 @@ class RecommenderModel(nn.Module):
         inner = [layer for layer in layers if layer < self.num_layers]
         layout = self._layout(item_ids)
         inputs, read = self._embed(item_ids, read_mask, layout)
-        with self._autocast(inputs):
+        with self._autocast(inputs), self._last_layer_at(read, layout):
             output = self.decoder(
                 inputs_embeds=inputs.to(self.compute_dtype),
                 output_hidden_states=bool(inner),
@@ -266,6 +269,11 @@ class RecommenderModel(nn.Module):
     def _extend(self, vectors: Float[Tensor, "token hidden"], cache: DecoderCache) -> Float[Tensor, "1 hidden"]:
         """The last state of tokens that follow what is in the cache, which then holds them too."""
         with self._autocast(vectors):
+    def _last_layer_at(self, read: Int[Tensor, "target"], layout: Layout) -> AbstractContextManager[None]:
+        """What the decoder runs in: where most positions are not read, the last MLP is not run at them."""
+        few = 2 * len(read) < layout.num_rows * layout.width
+        return only_at(self.decoder.get_submodule(self._last_mlp), read) if few and self._last_mlp else nullcontext()
+
             output = self.decoder(inputs_embeds=vectors[None], past_key_values=cache, use_cache=True)
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 
