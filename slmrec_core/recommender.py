@@ -3,7 +3,6 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -119,9 +118,8 @@ class Recommender:
         for start in range(0, len(columns), chunk):
             scores: Tensor = self.network.score(user_vectors[start : start + chunk])
             if exclude_seen:
-                seen = columns[start : start + chunk]
-                rows = np.repeat(np.arange(len(seen)), [len(history) for history in seen])
-                scores[torch.from_numpy(rows), list(chain.from_iterable(seen))] = float("-inf")
+                for row, history in enumerate(columns[start : start + chunk]):
+                    scores[row].index_fill_(0, torch.tensor(history, device=scores.device), float("-inf"))
             values, best = (found.cpu().numpy() for found in scores.topk(k, dim=1))
             item_ids += [
                 [self.item_ids[column] for column, score in zip(row, row_scores, strict=True) if score > float("-inf")]

@@ -28,7 +28,7 @@ from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, loa
 from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.last_mlp import last_mlp, only_at
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
-from slmrec_core.models.linear import replace_linear
+from slmrec_core.models.linear import replace_linear, times_rows
 from slmrec_core.models.lora import add_lora, merge_lora
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
 from slmrec_core.structures import PAD_ITEM, HiddenStates
@@ -222,7 +222,7 @@ class RecommenderModel(nn.Module):
 
     def project(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target item_dim"]:
         """Output projection of a state, in float32."""
-        with torch.autocast(state.device.type, enabled=False):
+        with _no_autocast(state.device):
             return self.output_projection(state.to(torch.float32))  # type: ignore[no-any-return]
 
     def score(self, user_vectors: Float[Tensor, "target item_dim"]) -> Float[Tensor, "target row"]:
@@ -282,7 +282,7 @@ class RecommenderModel(nn.Module):
     ) -> tuple[Float[Tensor, "row token hidden"], Int[Tensor, "target"]]:
         """Template, items and closing template at their places, and the flat places where the states are read."""
         is_item = item_ids != PAD_ITEM
-        with torch.autocast(item_ids.device.type, enabled=False):
+        with _no_autocast(item_ids.device):
             items = self.input_projection(self.input_dropout(self.item_table[item_ids[is_item]]))
         opening, closing = len(self.prompt.before), len(self.prompt.after)
         prompt = self.prompt_vectors(torch.arange(opening + closing, device=item_ids.device)).to(items.dtype)
@@ -298,8 +298,10 @@ class RecommenderModel(nn.Module):
         inputs = inputs.index_copy(0, torch.cat(slots), torch.cat(vectors)).view(layout.num_rows, layout.width, -1)
         return inputs, closing_slots[read_mask.any(dim=1), -1] if closing else item_slots[read_mask]
 
-    def _autocast(self, like: Tensor) -> torch.autocast:
-        return torch.autocast(like.device.type, self.compute_dtype, enabled=self.compute_dtype != torch.float32)
+    def _autocast(self, like: Tensor) -> AbstractContextManager[object]:
+        if self.compute_dtype == torch.float32:
+            return _no_autocast(like.device)
+        return torch.autocast(like.device.type, self.compute_dtype)
 
     def _store_frozen_weights_in(self, dtype: torch.dtype) -> None:
         for parameter in self.decoder.parameters():
@@ -311,7 +313,12 @@ def table_scores(
     user_vectors: Float[Tensor, "target item_dim"], item_table: Float[Tensor, "row item_dim"]
 ) -> Float[Tensor, "target row"]:
     """Inner products with every row of an item table; row 0 is padding and gets −inf."""
-    with torch.autocast(user_vectors.device.type, enabled=False):
-        scores = user_vectors.to(torch.float32) @ item_table.to(torch.float32).T
+    with _no_autocast(user_vectors.device):
+        scores = times_rows(user_vectors.to(torch.float32), item_table.to(torch.float32))
     scores[:, PAD_ITEM] = float("-inf")
     return scores
+
+
+def _no_autocast(device: torch.device) -> AbstractContextManager[object]:
+    """Float32 inside the block; left out where nothing is cast, for entering it costs as much as a small product."""
+    return torch.autocast(device.type, enabled=False) if torch.is_autocast_enabled(device.type) else nullcontext()
