@@ -18,7 +18,7 @@ from pathlib import Path
 from orchestrator.storage.heartbeat import beating
 from slmrec_core.errors import CheckpointError
 
-NUMBERS = 2
+NUMBERS = 3
 """Counted up by whoever changes what equal settings compute, so that no store gives old numbers to new code."""
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0

@@ -8,6 +8,7 @@ from pydantic import Field, PositiveInt
 from torch import Tensor, nn
 
 from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.recommender import table_scores
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
@@ -44,7 +45,7 @@ class SASRec(nn.Module):
         self.position_embedding = nn.Embedding(max_seq_len, config.item_dim)
         self.blocks = nn.ModuleList(_Block(config) for _ in range(config.num_layers))
         self.final_norm = nn.LayerNorm(config.item_dim)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         for parameter in self.parameters():
             if parameter.dim() > 1:
                 nn.init.xavier_normal_(parameter)
@@ -65,14 +66,16 @@ class SASRec(nn.Module):
         """User vectors at the positions that are read (True), row by row; `layers` must be empty."""
         if layers:
             raise ValueError(f"SASRec: it has no states to align, got layers {tuple(layers)}. Ask for none.")
-        lengths = (item_ids != PAD_ITEM).sum(dim=1, keepdim=True)
+        # Only attention needs rows: all else is done for the items alone, which are few where histories are short.
+        is_item = item_ids != PAD_ITEM
         steps = torch.arange(item_ids.shape[1], device=item_ids.device)
-        from_end = (lengths - 1 - steps).clamp_min(0)
+        from_end = is_item.sum(dim=1, keepdim=True) - 1 - steps
         scale = self.item_embedding.embedding_dim**0.5
-        states = self.dropout(self.item_embedding(item_ids) * scale + self.position_embedding(from_end))
+        items, positions = self.item_embedding(item_ids[is_item]), self.position_embedding(from_end[is_item])
+        states = self.dropout(items * scale + positions)
         for block in self.blocks:
-            states = block(states)
-        return HiddenStates({}, self.final_norm(states[read_mask]))
+            states = block(states, is_item)
+        return HiddenStates({}, self.final_norm(states[read_mask[is_item]]))
 
     def score(self, user_vectors: Float[Tensor, "target item_dim"]) -> Float[Tensor, "target row"]:
         """Scores of all rows of the item table; row 0 is padding and gets −inf."""
@@ -96,22 +99,28 @@ class _Block(nn.Module):
         self.query_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
         self.feed_forward = nn.Sequential(
-            nn.Linear(width, width), nn.ReLU(), nn.Dropout(config.dropout), nn.Linear(width, width)
+            nn.Linear(width, width), nn.ReLU(), Dropout(config.dropout), nn.Linear(width, width)
         )
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
-    def forward(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch seq width"]:
+    def forward(
+        self, states: Float[Tensor, "item width"], is_item: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "item width"]:
         attended = nn.functional.scaled_dot_product_attention(
-            self._heads(self.query(self.query_norm(states))),
-            self._heads(self.key(states)),
-            self._heads(self.value(states)),
+            self._heads(self.query(self.query_norm(states)), is_item),
+            self._heads(self.key(states), is_item),
+            self._heads(self.value(states), is_item),
             dropout_p=self.attention_dropout if self.training else 0.0,
             is_causal=True,
         )
-        states = states + self.dropout(self.output(attended.transpose(1, 2).flatten(-2)))
+        states = states + self.dropout(self.output(attended.transpose(1, 2).flatten(-2)[is_item]))
         update: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(states)))
         return states + update
 
-    def _heads(self, states: Float[Tensor, "batch seq width"]) -> Float[Tensor, "batch head seq part"]:
-        rows, steps, width = states.shape
-        return states.view(rows, steps, self.num_heads, width // self.num_heads).transpose(1, 2)
+    def _heads(
+        self, states: Float[Tensor, "item width"], is_item: Bool[Tensor, "batch seq"]
+    ) -> Float[Tensor, "batch head seq part"]:
+        """Items at their places in the rows, zeros behind them: causal attention never gets there."""
+        rows = states.new_zeros(*is_item.shape, states.shape[-1])
+        rows[is_item] = states
+        return rows.view(*is_item.shape, self.num_heads, -1).transpose(1, 2)
