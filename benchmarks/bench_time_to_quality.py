@@ -3,9 +3,9 @@
 MovieLens-100K, the first four layers of SmolLM2-135M-Instruct (4-bit-quantised weights), LoRA on the MLPs, one SASRec
 table a seed that both share. The authors' procedure runs 20 epochs as their script does (batch 32, learning rate 1e-3,
 50 steps of warm-up, cosine) and is ranked after each as we rank: whole catalogue, seen items masked. Its time is that
-of its best epoch. Ours is `fit` with the default settings; its time is the end of the first epoch that is as good, the
-median of three runs before, amid and after the authors' epochs. The short form has fewer epochs and one seed, so its
-figure says little.
+of its best epoch. Ours is `fit` with 16 windows a batch, ranked every 30 steps (half a pass); its time is that of the
+first ranking that is as good, the median of three runs before, amid and after the authors' epochs. The short form has
+fewer epochs and one seed, so its figure says little.
 """
 
 import math
@@ -42,6 +42,7 @@ from slmrec_core.training import (
 EPOCHS = {"smallest": 2, "short": 1, "full": 20}
 SEEDS = {"smallest": (0,), "short": (0,), "full": (0, 1, 2)}
 TABLE_EPOCHS = {"smallest": 2, "short": 10, "full": 120}
+OUR_TRAINING = {"batch_size": 16, "epochs": 4, "steps_per_epoch": 30}
 AUTHORS_TRAINING = TrainingConfig(learning_rate=1.0e-3, warmup_steps=50, weight_decay=0.0, gradient_clipping=None)
 _USERS_PER_PASS = 128
 
@@ -58,7 +59,7 @@ class Setting:
 
 
 def our_epochs(setting: Setting) -> list[tuple[float, float]]:
-    """Seconds since the start and best valid NDCG@10 after each epoch of `fit`."""
+    """Seconds since the start and best valid NDCG@10 after each ranking of `fit`."""
     experiment, device = setting.experiment, torch.device("cpu")
     dtype = torch.bfloat16 if fast_precision() == "bf16" else torch.float32
     seed_torch(setting.seed, "student")
@@ -71,7 +72,9 @@ def our_epochs(setting: Setting) -> list[tuple[float, float]]:
 
     def on_epoch(done: Progress) -> None:
         found.append((time.perf_counter() - started, done.best_value))
-        progress(f"seed {setting.seed}: our epoch {done.epochs_done}: {done.best_value:.4f} after {found[-1][0]:.0f} s")
+        progress(
+            f"seed {setting.seed}: our ranking {done.epochs_done}: {done.best_value:.4f} after {found[-1][0]:.0f} s"
+        )
 
     fit(engine, data, NoTeacher(), evaluator, setting.seed, on_epoch=on_epoch)
     return found
@@ -124,7 +127,8 @@ class AuthorsRun:
 def make_setting(size: Size, seed: int) -> Setting:
     """Data, backbone, and a SASRec table of the seed."""
     small = {"data": {"path": "synthetic"}, "backbone": "tiny"} if size == "smallest" else {}
-    experiment = ExperimentConfig.model_validate({**small, "method": "finetune", "seed": seed})
+    settings = {**small, "method": "finetune", "seed": seed, "training": OUR_TRAINING}
+    experiment = ExperimentConfig.model_validate(settings)
     table = experiment.item_table
     dataset = SequenceDataset.from_interactions(load_interactions(experiment.data.path))
     training = table.training.model_copy(update={"epochs": TABLE_EPOCHS[size]})
@@ -169,6 +173,7 @@ def main() -> None:
         "backbone": setting.experiment.backbone,
         "layers": setting.experiment.student.num_layers,
         "authors_epochs": epochs,
+        **OUR_TRAINING,
         "precision": fast_precision(),
         "threads": torch.get_num_threads(),
     }

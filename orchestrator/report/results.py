@@ -28,6 +28,7 @@ COST_COLUMNS = (
     "params_total",
     "users_per_second",
     "train_users_per_second",
+    "seconds_per_pass",
     "seconds",
     "teacher_seconds",
     "peak_memory_bytes",

@@ -54,14 +54,15 @@ def write_trained(
 ) -> dict[str, Any]:
     """The payload of a trained row; gives the content of result.json."""
     metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
-    train_seconds = sum(record.metrics["train/seconds"] for record in progress.records)
+    seconds, passes = (sum(r.metrics[name] for r in progress.records) for name in ("train/seconds", "train/passes"))
     result = {
         "method": experiment.method,
         "num_layers": 0 if isinstance(network, SASRec) else network.num_layers,
         "metrics": metrics,
         **network.parameter_counts(),
         "users_per_second": cost.inference_users_per_second,
-        "train_users_per_second": dataset.num_users * len(progress.records) / train_seconds,
+        "train_users_per_second": dataset.num_users * passes / seconds,
+        "seconds_per_pass": seconds / passes,
         "seconds": cost.seconds,
         "teacher_seconds": cost.teacher_seconds,
         "peak_memory_bytes": cost.peak_memory_bytes,

@@ -14,7 +14,10 @@ class TrainingConfig(FrozenConfig):
     """Optimisation: AdamW with linear warm-up and cosine decay."""
 
     epochs: PositiveInt = 2
-    """Passes over the training users; the schedule is laid out for all of them."""
+    """How often the model is trained and then ranked; the schedule is laid out for all of them."""
+    steps_per_epoch: PositiveInt | None = None
+    """Optimizer steps between two rankings, which go on where the last epoch stopped; None = one pass over the
+    training windows. Fewer find a better checkpoint where a model overfits within a pass."""
     patience: PositiveInt | None = None
     """Epochs without a better checkpoint metric after which training ends; None = run all epochs."""
     batch_size: PositiveInt = 32

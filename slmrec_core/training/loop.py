@@ -3,7 +3,7 @@
 import logging
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -110,6 +110,25 @@ class TrainingData:
             )
         return examples
 
+    @property
+    def steps_per_pass(self) -> int:
+        """Optimizer steps in which every window is trained on once."""
+        return math.ceil(len(self.examples) / self.config.batch_size)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """Optimizer steps between two rankings."""
+        return self.config.steps_per_epoch or self.steps_per_pass
+
+    def batches(self, seed: int, epoch: int) -> Iterator[np.ndarray]:
+        """Windows of each optimizer step of an epoch; every pass has an order of its own."""
+        order, passes = derive_seed(seed, "order"), dict[int, list[np.ndarray]]()
+        for step in range(epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch):
+            number, index = divmod(step, self.steps_per_pass)
+            if number not in passes:
+                passes = {number: epoch_batches(self.examples, self.config.batch_size, order, number)}
+            yield passes[number][index]
+
     def batch(self, windows: Sequence[int] | np.ndarray) -> SequenceBatch:
         """Some windows."""
         users, skipped = (column[np.asarray(windows)] for column in self.windows)
@@ -158,7 +177,7 @@ def fit(
     """
     config = data.config
     progress = progress or Progress()
-    total_steps = config.epochs * math.ceil(len(data.examples) / config.batch_size)
+    total_steps = config.epochs * data.steps_per_epoch
     if config.warmup_steps >= total_steps and engine.rank == 0:
         logger.warning(
             "training.warmup_steps: the run has %d optimizer steps, got %d: the learning rate never reaches its peak."
@@ -171,6 +190,7 @@ def fit(
         started = time.monotonic()
         metrics = train_epoch(engine, data, teacher, seed, epoch)
         metrics["train/seconds"] = time.monotonic() - started
+        metrics["train/passes"] = data.steps_per_epoch / data.steps_per_pass
         rankings = evaluator.rank_selection(engine.objective.student)
         metrics |= {name: value for ranking in rankings for name, value in ranking.metrics().items()}
         if engine.objective.online_teacher is not None:
@@ -190,15 +210,14 @@ def fit(
 def train_epoch(
     engine: TrainingEngine, data: TrainingData, teacher: Teacher, seed: int, epoch: int
 ) -> dict[str, float]:
-    """One pass over the windows; each term's mean over all targets of all workers, by metric name."""
+    """The steps of one epoch; each term's mean over all targets of all workers, by metric name."""
     config = data.config
-    batches = epoch_batches(data.examples, config.batch_size, derive_seed(seed, "order"), epoch)
     targets_per_window = data.targets_per_window
-    total_steps = config.epochs * len(batches)
+    total_steps = config.epochs * data.steps_per_epoch
     seed_torch(seed, "dropout", epoch, engine.rank)
     engine.objective.train()
     sums: dict[str, Tensor] = {}
-    for index, windows in enumerate(batches):
+    for index, windows in enumerate(data.batches(seed, epoch)):
         num_targets = int(targets_per_window[windows].sum())
         for share in share_of_batch(windows, engine.rank, engine.world_size, engine.accumulation_steps):
             # A worker without windows still makes its passes, with weight 0: the others wait for it in collectives.
@@ -211,7 +230,7 @@ def train_epoch(
             engine.backward(loss * (num_own / num_targets))
             for name, value in {**terms, "": loss}.items():
                 sums[name] = sums.get(name, 0.0) + _sum_and_weight(value.detach(), num_own)
-        engine.step(learning_rate(epoch * len(batches) + index, total_steps, config))
+        engine.step(learning_rate(epoch * data.steps_per_epoch + index, total_steps, config))
     names = sorted(sums)
     totals = engine.all_reduce(torch.stack([sums[name] for name in names])).tolist()
     return {

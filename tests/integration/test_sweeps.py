@@ -19,6 +19,8 @@ from mlflow.entities import Run
 
 from tests.integration.conftest import ROOT
 
+from orchestrator.report.results import COST_COLUMNS
+from orchestrator.space.search_space import SPACES_FOLDER
 pytestmark = pytest.mark.ray
 
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
@@ -52,8 +54,7 @@ def train_workers(home: str) -> list[psutil.Process]:
 
 
 def without_clocks(frame: pd.DataFrame) -> pd.DataFrame:
-    costs = ["users_per_second", "train_users_per_second", "seconds", "teacher_seconds", "peak_memory_bytes"]
-    return frame.drop(columns=costs)
+    return frame.drop(columns=[name for name in COST_COLUMNS if not name.startswith("params")])
 
 
 def assert_mlflow_shows_every_epoch(storage: Path, searched: pd.DataFrame) -> None:

@@ -259,8 +259,35 @@ def test_every_event_of_a_long_history_is_a_target_once_with_all_windows(tiny_da
         assert in_time_order == tiny_dataset.history(user, "train")[1:].tolist()
 
 
+@pytest.mark.parametrize("steps", [1, 2, 3, 7])
+def test_short_and_long_epochs_go_through_the_same_batches(tiny_dataset: SequenceDataset, steps: int) -> None:
+    whole = TrainingData(tiny_dataset, 30, TRAINING)
+    assert whole.steps_per_epoch == whole.steps_per_pass == len(list(whole.batches(0, 0)))
+    cut = TrainingData(tiny_dataset, 30, TRAINING.model_copy(update={"steps_per_epoch": steps}))
+    asked = 2 * whole.steps_per_pass
+    plain = [batch.tolist() for epoch in range(2) for batch in whole.batches(0, epoch)]
+    ours = [batch.tolist() for epoch in range(asked) for batch in cut.batches(0, epoch)]
+    assert ours[:asked] == plain
+
+
+def test_an_epoch_of_some_steps_is_a_share_of_a_pass(tiny_dataset: SequenceDataset) -> None:
+    data = TrainingData(tiny_dataset, 30, TRAINING)
+    config = TRAINING.model_copy(update={"steps_per_epoch": 1, "schedule": "constant", "warmup_steps": 0})
+    epochs = data.steps_per_pass
+    straight = config.model_copy(update={"steps_per_epoch": None, "epochs": 1})
+    (cut, progress), (whole, _) = (
+        run(tiny_dataset, one, engine=engine_of(one, dropout=0.0))
+        for one in (config.model_copy(update={"epochs": epochs}), straight)
+    )
+    assert sum(record.metrics["train/passes"] for record in progress.records) == pytest.approx(1.0)
+    # Without dropout, ranking in between changes nothing about what is trained; `fit` leaves the best epoch's weights.
+    if progress.best_epoch == epochs:
+        assert_close(cut.trainable_state(), whole.trainable_state(), rtol=0.0, atol=0.0)
+
+
 CASES: dict[str, dict[str, object]] = {
     "epochs": {"epochs": 3},
+    "steps_per_epoch": {"steps_per_epoch": 1},
     "batch_size": {"batch_size": 5},
     "learning_rate": {"learning_rate": 2e-2},
     "weight_decay": {"weight_decay": 1.0},
