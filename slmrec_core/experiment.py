@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeInt, PositiveInt, ValidationError, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
 from slmrec_core.data import DataConfig
 from slmrec_core.distillation.blocks import BlockPairing, pair_blocks
@@ -74,6 +74,9 @@ class ExperimentConfig(FrozenConfig):
     """SASRec."""
     teacher: RecommenderConfig = RecommenderConfig(num_layers=8)
     """The deep model."""
+    teacher_learning_rate: PositiveFloat | None = None
+    """Of the teacher's own training, which is like `training` in all else; None = `training.learning_rate`. Depths
+    differ in the rate that is best for them."""
     student: StudentConfig = StudentConfig()
     """The shallow model."""
     distillation: DistillationConfig = DistillationConfig()
@@ -122,6 +125,17 @@ class ExperimentConfig(FrozenConfig):
                 f"item_table.training.precision: SASRec trains in 'fp32', got {self.item_table.training.precision!r}."
                 " Leave it out; training.precision is that of teacher and student."
             )
+        if self.trains_teacher and self.teacher_learning_rate is not None:
+            raise ConfigError(
+                "teacher_learning_rate: an online teacher is trained in its student's steps, got"
+                f" {self.teacher_learning_rate}. Leave it out, or set distillation.mode=offline."
+            )
+        tables = [self.teacher.item_vectors, self.student.item_vectors]
+        if self.method == "distill" and self.distillation.logit_weight > 0 and "trained" in tables:
+            raise ConfigError(
+                "distillation.logit_weight: teacher and student must score one frozen table, got teacher.item_vectors"
+                f" {tables[0]!r} and student.item_vectors {tables[1]!r}. Set the weight to 0, or freeze both."
+            )
         self._check_start()
         pairing = self.pairing()
         if pairing is not None:
@@ -140,7 +154,7 @@ class ExperimentConfig(FrozenConfig):
         teacher, student = self.teacher_model(), self.student_model()
         # Adapters act through alpha / rank, so another alpha would be another model with the same weights.
         adapters = ("lora_rank", "lora_alpha") if teacher.tuning == "lora" else ()
-        same = ("backbone", "layer_choice", "pooling", "template", "tuning", *adapters)
+        same = ("backbone", "layer_choice", "pooling", "template", "tuning", "item_vectors", *adapters)
         other = [name for name in same if getattr(teacher, name) != getattr(student, name)]
         if other or student.num_layers > teacher.num_layers or student.layer_choice != "first":
             raise ConfigError(
@@ -207,7 +221,7 @@ class ExperimentConfig(FrozenConfig):
             "probe": {"backbone", "training", "probe"},
         }[self.method]
         if self.needs_teacher_stage or self.trains_teacher:
-            used.add("teacher")
+            used |= {"teacher", "teacher_learning_rate"}
         starts_alike = {"student.init"} if self.method == "finetune" else set()
         return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
 

@@ -152,8 +152,11 @@ class StagePlanner:
 
     def teacher(self) -> str:
         """The model fine-tuned at the teacher's depth."""
-        as_student = StudentConfig(**self.experiment.teacher.model_dump())
-        return self._shared(method="finetune", student=as_student, distillation=CROSS_ENTROPY_ALONE).own()
+        as_student, training = StudentConfig(**self.experiment.teacher.model_dump()), self.experiment.training
+        if (rate := self.experiment.teacher_learning_rate) is not None:
+            training = training.model_copy(update={"learning_rate": rate})
+        alone = {"method": "finetune", "student": as_student, "distillation": CROSS_ENTROPY_ALONE}
+        return self._shared(**alone, training=training, teacher_learning_rate=None).own()
 
     def states(self, layer: int | str) -> str:
         """The teacher after one layer at every training position."""

@@ -45,7 +45,9 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
         timestamp_column=config.timestamp_column,
         title_column=config.title_column,
     )
-    dataset = SequenceDataset.from_interactions(interactions, config.min_user, config.min_item, experiment.min_events)
+    dataset = SequenceDataset.from_interactions(
+        interactions, config.min_user, config.min_item, experiment.min_events, config.ties
+    )
     dataset.save(folder)
 
 

@@ -17,8 +17,11 @@ from slmrec_core.errors import CheckpointError, ConfigError, DataError
 
 Split = Literal["train", "valid", "test"]
 EvaluationSplit = Literal["valid", "test"]
+Ties = Literal["input", "shuffled"]
 
 _EVENTS_AFTER_HISTORY: dict[Split, int] = {"train": 2, "valid": 2, "test": 1}
+_TIES_SEED = 20240528
+"""Fixed, so that every model meets the same order."""
 _SHORTEST_USER = 3
 """One event of history, one to validate on, one to test on."""
 
@@ -55,13 +58,18 @@ class SequenceDataset:
 
     @classmethod
     def from_interactions(
-        cls, interactions: pd.DataFrame, min_user: int = 5, min_item: int = 5, min_events: int = 3
+        cls,
+        interactions: pd.DataFrame,
+        min_user: int = 5,
+        min_item: int = 5,
+        min_events: int = 3,
+        ties: Ties = "input",
     ) -> "SequenceDataset":
         """Filter, order and number the events of `load_interactions`.
 
-        Ids follow the sorted raw ids, so they do not depend on how the users' rows are interleaved. Events with equal
-        timestamps keep the order of their rows. Dropping short users can leave an item with fewer than `min_item`
-        events; that happens only where `min_user` is less than `min_events`.
+        Ids follow the sorted raw ids, so they do not depend on how the users' rows are interleaved. Dropping short
+        users can leave an item with fewer than `min_item` events; that happens only where `min_user` is less than
+        `min_events`.
 
         Args:
             interactions: Columns `user_id`, `item_id`, `timestamp`, maybe `title`; not changed.
@@ -69,6 +77,8 @@ class SequenceDataset:
             min_item: Fewest events per item in the k-core; 1 = no limit.
             min_events: Users with fewer events after the k-core are dropped and counted; at least 3, and 4 for every
                 user to have a training target.
+            ties: Events of one user with equal timestamps keep the order of their rows (`input`), or get a random one
+                that is the same every time (`shuffled`).
 
         Raises:
             DataError: A column or value is missing, or nothing is left.
@@ -80,7 +90,7 @@ class SequenceDataset:
                 f" Use {_SHORTEST_USER} or more."
             )
         kept = filtered_interactions(interactions, min_user, min_item, min_events)
-        order = _time_order(kept.users, kept.timestamps)
+        order = _time_order(kept.users, kept.timestamps, ties)
         titles = None
         if kept.titles is not None:
             _, first_rows = np.unique(kept.items, return_index=True)
@@ -229,9 +239,11 @@ class SequenceDataset:
 
 
 def _time_order(
-    users: Int32[np.ndarray, " events"], timestamps: Shaped[np.ndarray, " events"]
+    users: Int32[np.ndarray, " events"], timestamps: Shaped[np.ndarray, " events"], ties: Ties
 ) -> Int64[np.ndarray, " events"]:
-    """User after user, each in time order; events with equal timestamps stay in the order of their rows."""
+    """User after user, each in time order; events with equal timestamps stay in the order of their rows, or do not."""
+    if ties == "shuffled":
+        return np.lexsort((np.random.default_rng(_TIES_SEED).permutation(len(users)), timestamps, users))
     earliest, latest = timestamps.min(), timestamps.max()
     span = int(latest) - int(earliest) + 1
     if timestamps.dtype != np.int64 or (int(users.max()) + 1) * span > np.iinfo(np.int64).max:

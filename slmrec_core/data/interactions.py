@@ -7,6 +7,7 @@ import pandas as pd
 from pydantic import PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
+from slmrec_core.data.dataset import Ties
 from slmrec_core.data.readers import item_file, read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
 from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
@@ -49,6 +50,9 @@ class DataConfig(FrozenConfig):
     """Column of times, numbers of any unit or ISO 8601 dates; None = each user's rows already stand in time order."""
     title_column: str | None = None
     """Column of item titles; None = no titles, or in RecBole's format those of the .item file beside the events."""
+    ties: Ties = "input"
+    """Order of a user's events at one time: that of the `input`, or `shuffled`, which tells how much the input's order
+    gives away."""
     min_user: PositiveInt = 5
     """Fewest events per user in the k-core; 1 = no limit."""
     min_item: PositiveInt = 5

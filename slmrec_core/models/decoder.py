@@ -48,10 +48,22 @@ def chosen_layers(total: int, num_layers: int, choice: LayerChoice) -> list[int]
     return [(k + 1) * total // num_layers - 1 for k in range(num_layers)]
 
 
-def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "first") -> nn.Module:
+def load_decoder(
+    backbone: Backbone,
+    num_layers: int,
+    choice: LayerChoice = "first",
+    weights: Literal["pretrained", "random"] = "pretrained",
+) -> nn.Module:
     """The decoder in float32, with the backbone's weights in the layers that are kept.
 
     Only the chosen layers are read from disk, so a four-layer student of a 7B model never holds the others.
+
+    Args:
+        backbone: Where it comes from.
+        num_layers: How many are kept.
+        choice: Which.
+        weights: `random` = none are read; they are as the architecture initialises them, from torch's generator as it
+            stands, which is left as it was.
 
     Raises:
         ConfigError: Too many layers, an architecture whose final norm we cannot find, quantised weights, or attention
@@ -65,7 +77,9 @@ def load_decoder(backbone: Backbone, num_layers: int, choice: LayerChoice = "fir
         decoder = empty_decoder(cut_config(config, layers, total))
         # `tiny` means the same weights everywhere, whatever the experiment's seed.
         torch.manual_seed(0)
-        whole = empty_decoder(config) if backbone.directory is None else None
+        whole = empty_decoder(config) if backbone.directory is None and weights == "pretrained" else None
+    if weights == "random":
+        return decoder
     if whole is not None:
         placed = {_place(name, layers): tensor for name, tensor in whole.state_dict().items()}
         decoder.load_state_dict({name: tensor for name, tensor in placed.items() if name is not None})

@@ -45,6 +45,11 @@ class RecommenderConfig(FrozenConfig):
     """Decoder layers that are kept; 0 = the projections and the final norm alone."""
     layer_choice: LayerChoice = "first"
     """`first` n layers (the paper), or `every` k-th with the last among them."""
+    weights: Literal["pretrained", "random"] = "pretrained"
+    """Where the decoder starts: from the backbone's weights, or from random ones of the seed, a control that tells
+    what pretraining brings."""
+    item_vectors: Literal["frozen", "trained"] = "frozen"
+    """SASRec's vectors as they are (the paper), or trained on with the rest."""
     pooling: Pooling = "item"
     """Where the user is read: at the `item` itself, so that every position can be a target, or at the last token of
     the closing template, the `response` (the paper)."""
@@ -72,7 +77,7 @@ class RecommenderModel(nn.Module):
         config: What the network is.
         decoder: As many layers as `config` says, with its vocabulary.
         prompt: Template in the backbone's tokens.
-        item_table: Frozen vectors, row 0 for padding.
+        item_table: Vectors to start from, row 0 for padding.
         compute_dtype: Precision of the decoder's arithmetic; frozen weights are stored in it.
 
     Raises:
@@ -80,7 +85,7 @@ class RecommenderModel(nn.Module):
     """
 
     item_table: Tensor
-    """Frozen item vectors, row 0 for padding; float32."""
+    """Item vectors, row 0 for padding; float32."""
 
     def __init__(
         self,
@@ -105,16 +110,20 @@ class RecommenderModel(nn.Module):
         # Only the template's rows of the vocabulary are ever read; the rest need not be held by any worker.
         decoder.set_input_embeddings(nn.Identity())  # type: ignore[operator]
         self._can_pack = can_pack(decoder, self.hidden_size)
+        self._last_mlp = last_mlp(decoder, config.num_layers, self.hidden_size)
         replace_linear(decoder)
         if config.tuning == "lora":
             decoder = add_lora(decoder, config.num_layers, config.lora_rank, config.lora_alpha, config.lora_dropout)
             self.prompt_vectors.requires_grad_(False)
         self.decoder = decoder
-        self._last_mlp = last_mlp(decoder, config.num_layers, self.hidden_size)
         self.input_projection = nn.Linear(item_table.shape[1], self.hidden_size)
         self.output_projection = nn.Linear(self.hidden_size, item_table.shape[1], bias=False)
         self.input_dropout = Dropout(config.input_dropout)
-        self.register_buffer("item_table", item_table.detach().to(torch.float32).clone())
+        table = item_table.detach().to(torch.float32).clone()
+        if config.item_vectors == "trained":
+            self.item_table = nn.Parameter(table)
+        else:
+            self.register_buffer("item_table", table)
         self._store_frozen_weights_in(compute_dtype)
 
     @classmethod
@@ -131,7 +140,7 @@ class RecommenderModel(nn.Module):
             ConfigError: The backbone cannot be cut as `config` says.
             CheckpointError: Its files are damaged.
         """
-        decoder = load_decoder(backbone, config.num_layers, config.layer_choice)
+        decoder = load_decoder(backbone, config.num_layers, config.layer_choice, config.weights)
         return cls(config, decoder, tokenize_prompt(config.template, backbone.directory), item_table, compute_dtype)
 
     @property
@@ -241,7 +250,8 @@ class RecommenderModel(nn.Module):
             if depth is not None and (index := layer_index(name)) is not None and index >= depth
         ]
         unread = sum(p.numel() for p in above)
-        own = sum(p.numel() for p in self.parameters()) - self.prompt_vectors.weight.numel() - unread
+        held = {name: p.numel() for name, p in self.named_parameters() if name != "item_table"}
+        own = sum(held.values()) - self.prompt_vectors.weight.numel() - unread
         trainable = sum(p.numel() for p in self.parameters() if p.requires_grad)
         return {
             "params_trainable": trainable - sum(p.numel() for p in above if p.requires_grad),
@@ -259,6 +269,11 @@ class RecommenderModel(nn.Module):
                 return layout
         return padded_layout(length, template)
 
+    def _last_layer_at(self, read: Int[Tensor, "target"], layout: Layout) -> AbstractContextManager[None]:
+        """What the decoder runs in: where most positions are not read, the last MLP is not run at them."""
+        few = 2 * len(read) < layout.num_rows * layout.width
+        return only_at(self.decoder.get_submodule(self._last_mlp), read) if few and self._last_mlp else nullcontext()
+
     def _settle_attention(self, device: torch.device) -> None:
         kernel = attention_kernel(device, self.compute_dtype)
         if kernel != self._kernel:
@@ -269,11 +284,6 @@ class RecommenderModel(nn.Module):
     def _extend(self, vectors: Float[Tensor, "token hidden"], cache: DecoderCache) -> Float[Tensor, "1 hidden"]:
         """The last state of tokens that follow what is in the cache, which then holds them too."""
         with self._autocast(vectors):
-    def _last_layer_at(self, read: Int[Tensor, "target"], layout: Layout) -> AbstractContextManager[None]:
-        """What the decoder runs in: where most positions are not read, the last MLP is not run at them."""
-        few = 2 * len(read) < layout.num_rows * layout.width
-        return only_at(self.decoder.get_submodule(self._last_mlp), read) if few and self._last_mlp else nullcontext()
-
             output = self.decoder(inputs_embeds=vectors[None], past_key_values=cache, use_cache=True)
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
 

@@ -95,6 +95,10 @@ def test_response_pooling_reads_one_position_so_all_targets_are_refused(model: s
             "'another' reads stored teacher states, got mode 'offline' and teacher_states 'recompute'",
         ),
         ({"distillation.teacher_users": "another", "distillation.mode": "online"}, "got mode 'online'"),
+        (
+            {"distillation.logit_weight": 1.0, "student.item_vectors": "trained"},
+            "must score one frozen table, got teacher.item_vectors 'frozen' and student.item_vectors 'trained'",
+        ),
         ({"evaluation.protocols": ["sampled"]}, "must name 'full'"),
         ({"teacher.num_layers": 2}, "distillation.teacher_layers"),
         ({**CROSS_ENTROPY, "distillation.next_item_weight": 0}, "the student needs at least one term"),

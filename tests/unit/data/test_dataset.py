@@ -100,6 +100,17 @@ def test_equal_times_keep_the_order_of_the_rows() -> None:
     assert sequences(unfiltered(walk("u", "dbcaeb", [7, 7, 7, 7, 3, 7]))) == {"u": list("edbcab")}
 
 
+def test_shuffled_ties_move_nothing_across_times_and_are_the_same_every_time() -> None:
+    times = [1] * 6 + [2] + [3] * 6
+    events = [("u", f"i{item:02d}", time) for item, time in enumerate(times)]
+    first, again = (SequenceDataset.from_interactions(table(events), 1, 1, ties="shuffled") for _ in range(2))
+    plain = SequenceDataset.from_interactions(table(events), 1, 1)
+    assert first.events.tolist() == again.events.tolist()
+    assert first.events.tolist() != plain.events.tolist()
+    for part in (slice(0, 6), slice(6, 7), slice(7, 13)):
+        assert sorted(first.events[part].tolist()) == plain.events[part].tolist()
+
+
 @pytest.mark.parametrize("scale", [1, 2**40, 2**62, 0.1, -(2**62)])
 def test_times_are_ordered_whatever_their_size(scale: float) -> None:
     # Small ones are sorted by one key with the user in it, large ones and fractions by two.

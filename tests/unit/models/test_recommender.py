@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from slmrec_core.errors import ConfigError
+from slmrec_core.losses import catalogue_next_item_loss
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import final_norm
 from slmrec_core.models.prompt import Prompt
@@ -301,6 +302,8 @@ def test_fresh_lora_leaves_the_backbone_as_it_is(item_table: Tensor) -> None:
         ({"lora_alpha": 64}, "eval"),
         ({"lora_dropout": 0.5}, "train"),
         ({"input_dropout": 0.5}, "train"),
+        ({"weights": "random"}, "eval"),
+        ({"item_vectors": "trained"}, "weights"),
         ({"backbone": "named"}, "config"),
     ],
     ids=str,
@@ -327,3 +330,36 @@ def test_every_setting_is_in_the_list_above() -> None:
     marks = test_every_setting_has_an_effect.pytestmark  # type: ignore[attr-defined]
     moved = {name for case in marks[0].args[1] for name in case[0]}
     assert moved == set(RecommenderConfig.model_fields)
+
+
+def test_random_weights_are_the_seeds_and_leave_the_projections_as_they_were(item_table: Tensor) -> None:
+    pretrained, random, same, other = (
+        tiny_model(item_table, seed, weights=weights)
+        for seed, weights in ((0, "pretrained"), (0, "random"), (0, "random"), (1, "random"))
+    )
+    states = [dict(model.decoder.named_parameters()) for model in (pretrained, random, same, other)]
+    name = next(name for name in states[0] if name.endswith("q_proj.weight"))
+    assert torch.equal(states[1][name], states[2][name])
+    assert not torch.allclose(states[1][name], states[0][name])
+    assert not torch.allclose(states[1][name], states[3][name])
+    assert torch.equal(random.input_projection.weight, pretrained.input_projection.weight)
+
+
+def test_a_trained_table_starts_as_the_given_one_learns_and_counts_once(item_table: Tensor) -> None:
+    frozen, trained = tiny_model(item_table), tiny_model(item_table, item_vectors="trained")
+    assert torch.equal(trained.item_table, frozen.item_table)
+    assert trained.parameter_counts()["params_total"] == frozen.parameter_counts()["params_total"]
+    extra = trained.parameter_counts()["params_trainable"] - frozen.parameter_counts()["params_trainable"]
+    assert extra == item_table.numel()
+    batch = some_batch()
+    losses = []
+    optimizer = torch.optim.SGD([trained.item_table], lr=0.5)
+    for _ in range(3):
+        vectors = trained(batch.item_ids, batch.read_mask).user_vectors
+        loss = catalogue_next_item_loss(vectors, trained.item_table, batch.targets)
+        loss.backward()
+        assert not trained.item_table.grad[0].any(), "padding is no item"
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[2] < losses[1] < losses[0]
