@@ -6,7 +6,7 @@ ARGS ?=
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep test bench lint ui
+.PHONY: help install sweep study test bench lint ui
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -25,6 +25,9 @@ sweep: install ## The default depth sweep on MovieLens-100K; ARGS="smoke --set s
 
 test: install ## All tests but those that need CUDA
 	$(BIN)/python -m pytest -m 'not gpu' $(ARGS)
+
+study: install ## The redundancy study; TIER=1|2, ARGS="--set data.path=…"; goes on where it was stopped
+	$(BIN)/python -m orchestrator.study --tier $(or $(TIER),1) $(ARGS)
 
 bench: install ## Every figure of speed, short form; benchmarks/README.md has the long one
 	@for script in $(BENCHMARKS); do $(BIN)/python -m $$script --size short || exit 1; echo; done

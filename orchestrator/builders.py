@@ -8,7 +8,7 @@ from typing import Any
 import ray
 
 from orchestrator.console import progress
-from orchestrator.planning.plan import Plan, waves
+from orchestrator.planning.plan import Plan, wanted, waves
 from orchestrator.provenance import provenance
 from orchestrator.resources import Allocation
 from orchestrator.storage.failures import note_failure, read_failure
@@ -20,6 +20,7 @@ from slmrec_core.experiment import ExperimentConfig
 
 _SAY_EVERY_S = 15.0
 _TASK_KINDS = ("sasrec", "probe")
+_TRAINED_KINDS = ("finetune", "distill")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,11 +40,10 @@ class Builder:
     def build(self, plan: Plan) -> dict[str, str]:
         """Builds all stages in order; gives the message of every stage that failed or lacked an input, by id."""
         failures: dict[str, str] = {}
-        store = StageStore(self.storage / "stages")
+        todo = wanted(plan, StageStore(self.storage / "stages"))
         for wave in waves(plan):
-            todo = [stage for stage in wave if not store.is_done(stage.stage_id)]
             ready = []
-            for stage in todo:
+            for stage in (stage for stage in wave if stage.stage_id in todo):
                 if lost := [name for name in stage.inputs.values() if name in failures]:
                     failures[stage.stage_id] = f"{stage.stage_id}: its input {lost[0]} failed: {failures[lost[0]]}"
                 else:
@@ -75,13 +75,16 @@ class Builder:
     def _build_wave(self, plan: Plan, stages: Sequence[Stage]) -> dict[str, str]:
         kinds = {stage.kind for stage in stages}
         progress(f"{' and '.join(sorted(kinds))}: {len(stages)} to build")
+        store = StageStore(self.storage / "stages")
+        # What a search has trained is not trained again: its test split is read.
+        chosen = [stage for stage in stages if stage.kind in _TRAINED_KINDS and store.is_whole(stage.untested.stage_id)]
         # The longest first: a deep model that starts last would leave the other cores idle.
         trained = sorted(
-            (stage for stage in stages if stage.kind in ("finetune", "distill")),
+            (stage for stage in stages if stage.kind in _TRAINED_KINDS and stage not in chosen),
             key=lambda stage: plan.experiments[stage.stage_id].layers_trained,
             reverse=True,
         )
-        single = [stage for stage in stages if stage.kind in _TASK_KINDS]
+        single = [*(stage for stage in stages if stage.kind in _TASK_KINDS), *chosen]
         states = [stage for stage in stages if stage.kind == "states"]
         self._run_tasks(plan, [[stage] for stage in single] + _by_teacher(states))
         if trained:
@@ -128,7 +131,7 @@ class Builder:
         found = {}
         for stage in stages:
             job = self.job(plan, stage)
-            if not job.store.is_done(stage.stage_id):
+            if not job.store.is_whole(stage.stage_id):
                 message = read_failure(job.failure_file)
                 found[stage.stage_id] = message or f"{stage.stage_id}: it was not built, and nothing says why."
         return found
@@ -193,4 +196,4 @@ def _build(jobs: list[Job], folders: tuple[Path, ...] = ()) -> None:
     if kind == "states":
         tasks.build_states(jobs, folders)
     else:
-        {"sasrec": tasks.build_sasrec, "probe": tasks.build_probe}[kind](jobs[0], folders[0])
+        {"sasrec": tasks.build_sasrec, "probe": tasks.build_probe}.get(kind, tasks.build_tested)(jobs[0], folders[0])

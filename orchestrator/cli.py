@@ -12,7 +12,7 @@ from pathlib import Path
 
 from orchestrator.console import complain, say
 from orchestrator.planning.agreement import Settings, agreed_settings, differences
-from orchestrator.planning.plan import Plan, make_plan, waves
+from orchestrator.planning.plan import Plan, make_plan, wanted, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
 from orchestrator.ray_environment import RAY_ENVIRONMENT
 from orchestrator.resources import Node, allocate
@@ -50,7 +50,7 @@ def _run(options: argparse.Namespace) -> int:
     plan = make_plan(space)
     if space.sampled_group() is not None:
         plan_shared_stages(plan, space)
-    storage = _storage(options.storage)
+    storage = storage_folder(options.storage)
     space_name = Path(options.space).stem
     if options.dry_run:
         _say_plan(plan, space, storage)
@@ -93,7 +93,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _storage(given: str | None) -> Path:
+def storage_folder(given: str | None) -> Path:
+    """The storage directory: as given, else `$SLMREC_STORAGE`, else `~/slmrec-runs`.
+
+    Raises:
+        ConfigError: It is a URI.
+    """
     named = given or os.environ.get("SLMREC_STORAGE") or "~/slmrec-runs"
     if ":/" in named:
         raise ConfigError(f"--storage: must be a directory that every node sees, got the URI {named!r}. Mount it.")
@@ -138,12 +143,12 @@ def _folder(storage: Path, space: str, name: str | None, resume: bool, settings:
 
 
 def _say_plan(plan: Plan, space: SearchSpace, storage: Path) -> None:
-    store = StageStore(storage / "stages")
+    todo = wanted(plan, StageStore(storage / "stages"))
     say(f"Study {space.study}, seeds {space.seeds}, storage {storage}")
     say("\nStages")
     for wave in waves(plan):
         for stage in wave:
-            say(f"  {'done  ' if store.is_done(stage.stage_id) else 'to run'}  {stage.stage_id}")
+            say(f"  {'to run' if stage.stage_id in todo else 'done  '}  {stage.stage_id}")
     say("\nTrials")
     for trial in plan.trials:
         say(f"  {trial.trial_id}  ({trial.method}, stage {trial.stage_id})")

@@ -6,7 +6,7 @@ A wrong column or an unreachable hub is then answered in seconds, with exit code
 from pathlib import Path
 
 from orchestrator.console import progress
-from orchestrator.planning.plan import Plan
+from orchestrator.planning.plan import Plan, wanted
 from orchestrator.provenance import provenance
 from orchestrator.storage.stages import StageStore
 from slmrec_core.experiment import ExperimentConfig
@@ -37,7 +37,8 @@ def prepare(plan: Plan, storage: Path) -> None:
             with store.build(stage, provenance()) as folder:
                 build_data(plan.experiments[stage.stage_id], folder)
             progress(f"{stage.stage_id} done")
-    open_stages = [stage for stage in plan.of_kind("finetune", "distill") if not store.is_done(stage.stage_id)]
+    todo = wanted(plan, store)
+    open_stages = [stage for stage in plan.of_kind("finetune", "distill") if stage.stage_id in todo]
     models = [model for stage in open_stages for model in _models(plan.experiments[stage.stage_id])]
     for name in sorted({str(model.backbone) for model in models}):
         backbone = open_backbone(name)

@@ -188,7 +188,7 @@ def _mirror(sweep: Sweep, store: TrackingStore) -> MlflowMirror:
 def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], status: RunStatus, seconds: float) -> None:
     stages, folder = sweep.storage / "stages", sweep.folder.path
     metric = sweep.space.select.metric
-    frame = collect(sweep.plan.trials, stages, endings)
+    frame = collect(sweep.plan.trials, stages, endings, sweep.space.select.read_test)
     points = curves(frame, stages, metric)
     dataset = _dataset(sweep)
     facts: dict[str, Any] = {
@@ -200,9 +200,8 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
         **provenance(),
         "data": _describe(dataset),
     }
-    results, summary = write_results(
-        frame, points, folder, facts, paired_comparisons(frame, stages, select_metric=metric), metric
-    )
+    tests = paired_comparisons(frame, stages, select_metric=metric, listed=sweep.space.compare)
+    results, summary = write_results(frame, points, folder, facts, tests, metric)
     caption = _caption(dataset, len(sweep.space.seeds))
     draw(points, frame, folder / "figures", f"{sweep.space.study}: {_data_name(sweep)}", caption)
     progress("Writing curves, figures and the best student to MLflow")

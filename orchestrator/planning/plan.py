@@ -16,12 +16,12 @@ from pydantic import ValidationError
 from orchestrator.planning.backbones import check_depths, model_settings, with_fixed_sources
 from orchestrator.planning.trial import Trial
 from orchestrator.space.search_space import ROW_KEY, SearchSpace
-from orchestrator.storage.stages import Stage
+from orchestrator.storage.stages import Stage, StageStore
 from orchestrator.training.workers import WORKERS_PREFIX, WorkersConfig
 from slmrec_core.data import NAMED_SETS, DataConfig, source_fingerprint
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS
-from slmrec_core.errors import ConfigError
+from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
 
 
@@ -76,6 +76,7 @@ def make_plan(space: SearchSpace) -> Plan:
                 add_row(plan, space, settings, seed)
             except ConfigError as error:
                 faults.append(str(error))
+    faults += _comparison_faults(plan, space)
     if faults:
         raise ConfigError("\n".join(dict.fromkeys(faults)))
     return plan
@@ -100,7 +101,7 @@ def add_row(plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int,
     if experiment.needs_teacher_stage:
         teacher = stages.teacher()
         _add_trial(plan, teacher, "teacher", plan.experiments[teacher])
-    return _add_trial(plan, stages.own(read_test), row, experiment)
+    return _add_trial(plan, stages.own(read_test and space.select.read_test), row, experiment)
 
 
 def experiment_of(space: SearchSpace, settings: dict[str, Any], seed: int) -> ExperimentConfig:
@@ -249,6 +250,38 @@ def _add_trial(plan: Plan, stage_id: str, row: str, experiment: ExperimentConfig
     if all(known.trial_id != trial.trial_id for known in plan.trials):
         plan.trials.append(trial)
     return trial
+
+
+def _comparison_faults(plan: Plan, space: SearchSpace) -> list[str]:
+    """Sides of the listed tests that are no rows of the space."""
+    known = {
+        f"{trial.row}-{layers}"
+        for trial in plan.trials
+        for layers in (range(trial.num_layers + 1) if trial.method == "probe" else [trial.num_layers])
+    }
+    sides = [side for name in space.compare for side in name.split(" vs ")]
+    return [
+        f"compare: must name rows of this space with their layers, got {side!r}. {nearest_name(side, known)}"
+        for side in sides
+        if side not in known
+    ]
+
+
+def wanted(plan: Plan, store: StageStore) -> set[str]:
+    """Stages to build: rows that are not done, what a search will read, and whatever these read that is not whole.
+
+    What only finished rows have read is not built again, should it be gone.
+    """
+    read = {name for stage in plan.stages.values() for name in stage.inputs.values()}
+    open_stages = {trial.stage_id for trial in plan.trials} | (plan.stages.keys() - read)
+    waiting = [name for name in open_stages if not store.is_done(name)]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            waiting += [source for source in plan.stages[name].inputs.values() if not store.is_whole(source)]
+    return found
 
 
 def waves(plan: Plan) -> Iterator[list[Stage]]:

@@ -3,7 +3,7 @@
 Intervals and paired tests come from the ranks that each stage keeps, so none of them needs a second run.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -53,7 +53,7 @@ class Selection:
 
 @dataclass(frozen=True)
 class Comparison:
-    """A distilled student against a model without distillation, user by user."""
+    """One row against another, user by user."""
 
     name: str
     """`<row>-<layers> vs <row>-<layers>`."""
@@ -142,41 +142,64 @@ def curves(frame: pd.DataFrame, stages: Path, select_metric: str = SELECT_METRIC
 
 
 def paired_comparisons(
-    frame: pd.DataFrame, stages: Path, metric: str = "test/ndcg_at_10", select_metric: str = SELECT_METRIC
+    frame: pd.DataFrame,
+    stages: Path,
+    metric: str = "test/ndcg_at_10",
+    select_metric: str = SELECT_METRIC,
+    listed: Sequence[str] = (),
 ) -> list[Comparison]:
-    """Each distilled student against the model fine-tuned at its depth, and against its teacher.
+    """The paired tests of a sweep, user by user, over the seeds that both sides have.
 
-    The family is fixed before anything is measured, and Holm's correction is over all of it. Only seeds that both
-    sides have are compared; raises what `curves` raises.
+    The family is fixed before anything is measured, and Holm's correction is over all of it: what the space lists, or
+    each distilled student against the model fine-tuned at its depth and against its teacher.
+
+    Args:
+        frame: From `results.collect`.
+        stages: Folder with the stages' ranks.
+        metric: A function of ranks.
+        select_metric: Decides which setting stands for a row that has several at one depth.
+        listed: `<row>-<layers> vs <row>-<layers>`; a pair that is not measured yet is left out.
+
+    Raises:
+        CheckpointError, ConfigError, DataError: See `curves`.
     """
     chosen = best_settings(frame, select_metric).frame
     if metric not in chosen:
         return []
-    measured = chosen[chosen[metric].notna()]
-    groups = list(row_groups(measured))
-    finetuned = [group for group in groups if (group[2]["method"] == "finetune").all()]
+    groups = {f"{row}-{depth}": group for row, depth, group in row_groups(chosen[chosen[metric].notna()])}
+    pairs = [name.split(" vs ") for name in listed] or _own_pairs(groups)
     reader, tests = RankReader(stages), {}
-    for row, depth, students in groups:
-        if not (students["method"] == "distill").all():
-            continue
-        # A student without a term that needs one has no teacher.
-        depths = {depth, *students["teacher_layers"].dropna()}
-        compared: set[tuple[Cell, ...]] = set()
-        for other_row, other_depth, others in finetuned:
-            seeds = sorted(set(students["seed"]) & set(others["seed"]))
-            cells = tuple(_cells(others, seeds))
-            # The teacher is often the model fine-tuned at its depth as well: one comparison, not two.
-            if other_depth in depths and seeds and cells not in compared:
-                compared.add(cells)
-                # In one call, so that both sides are known to be the same users.
-                values = reader.values([*_cells(students, seeds), *cells], metric)
-                test = paired_test(values[: len(seeds)], values[len(seeds) :])
-                tests[f"{row}-{depth} vs {other_row}-{other_depth}"] = (len(seeds), test)
+    for one, other in pairs:
+        seeds = sorted(set(groups[one]["seed"]) & set(groups[other]["seed"])) if {one, other} <= groups.keys() else []
+        if seeds:
+            # In one call, so that both sides are known to be the same users.
+            cells = [*_cells(groups[one], seeds), *_cells(groups[other], seeds)]
+            values = reader.values(cells, metric)
+            tests[f"{one} vs {other}"] = (len(seeds), paired_test(values[: len(seeds)], values[len(seeds) :]))
     corrected = holm({name: test.p_value for name, (_, test) in tests.items()})
     return [
         Comparison(name=name, num_seeds=num_seeds, p_value_holm=corrected[name], **vars(test))
         for name, (num_seeds, test) in tests.items()
     ]
+
+
+def _own_pairs(groups: Mapping[str, pd.DataFrame]) -> list[tuple[str, str]]:
+    """Each distilled student with the model fine-tuned at its depth, and with its teacher; each stage once."""
+    pairs = []
+    finetuned = {name: group for name, group in groups.items() if (group["method"] == "finetune").all()}
+    for student, students in groups.items():
+        if not (students["method"] == "distill").all():
+            continue
+        # A student without a term that needs one has no teacher.
+        depths = {*students["num_layers"], *students["teacher_layers"].dropna()}
+        compared: set[frozenset[str]] = set()
+        for other, others in finetuned.items():
+            # The teacher is often the model fine-tuned at its depth as well: one comparison, not two.
+            stages = frozenset(others["stage_id"])
+            if depths & {*others["num_layers"]} and stages not in compared:
+                compared.add(stages)
+                pairs.append((student, other))
+    return pairs
 
 
 def _point(row: str, metric: str, num_layers: int, group: pd.DataFrame, reader: RankReader) -> CurvePoint:

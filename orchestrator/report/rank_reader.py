@@ -15,6 +15,9 @@ from slmrec_core.metrics import Interval, bootstrap_interval, per_user_hit_rate,
 RANK_METRIC = re.compile(r"(?P<split>valid|test)(?P<sampled>_sampled)?/(?P<name>ndcg|hit_rate|mrr)(_at_(?P<k>\d+))?")
 """Names of the metrics that are functions of a rank."""
 
+RANK_COLUMNS = ("user_id", "split", "protocol", "rank")
+"""What of `ranks.parquet` metrics, intervals and tests are computed from; a probe has `layer` beside them."""
+
 Cell = tuple[str, int | None]
 """A stage, and the layer where it is a probe's."""
 
@@ -76,7 +79,8 @@ class RankReader:
         if stage not in self._ranks:
             path = self.stages / stage / "ranks.parquet"
             try:
-                self._ranks[stage] = pd.read_parquet(path).drop(columns=["target_item", "num_candidates"])
+                frame = pd.read_parquet(path)
+                self._ranks[stage] = frame[[*RANK_COLUMNS, *(["layer"] if "layer" in frame else [])]]
             except (OSError, ValueError, KeyError) as error:
                 raise CheckpointError(
                     f"stage {stage}: ranks.parquet cannot be read, got {error}."

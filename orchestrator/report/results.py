@@ -44,13 +44,16 @@ _TABLE_METRICS = {
 }
 
 
-def collect(trials: Sequence[Trial], stages: Path, endings: Mapping[str, Ending] | None = None) -> pd.DataFrame:
+def collect(
+    trials: Sequence[Trial], stages: Path, endings: Mapping[str, Ending] | None = None, read_test: bool = True
+) -> pd.DataFrame:
     """One row per trial and seed; a probe has one per layer that it read.
 
     Args:
         trials: The plan.
         stages: Folder of the finished stages.
         endings: By trial id, for trials without a finished stage; one that is not there either is `missing`.
+        read_test: False = leave the test split out, also of a stage that has it as a row of another study.
 
     Returns:
         `LEAD_COLUMNS`, the settings under dotted names, stage_id, shared_teacher, metrics, costs, best_epoch, status.
@@ -61,7 +64,8 @@ def collect(trials: Sequence[Trial], stages: Path, endings: Mapping[str, Ending]
     """
     rows = [row for trial in trials for row in _trial_rows(trial, stages, (endings or {}).get(trial.trial_id))]
     settings = sorted({name for trial in trials for name in trial.settings} - {*LEAD_COLUMNS, "shared_teacher"})
-    metrics = sorted({name for row in rows for name in row if "/" in name}, key=_metric_order)
+    splits = [split for split in _SPLITS if read_test or not split.startswith("test")]
+    metrics = sorted({name for row in rows for name in row if name.split("/")[0] in splits}, key=_metric_order)
     tail = ("best_epoch", "status")
     columns = [*LEAD_COLUMNS, *settings, "stage_id", "shared_teacher", *metrics, *COST_COLUMNS, *tail]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_COUNTS, "Int64"))
@@ -73,7 +77,9 @@ def best_student(frame: pd.DataFrame, stages: Path, select_metric: str = SELECT_
         rows = frame[(frame["method"] == method) & (frame["status"] == "finished")]
         if select_metric in rows and rows[select_metric].notna().any():
             best = rows.nlargest(1, select_metric)["stage_id"].iloc[0]
-            return stages / str(best) / "model"
+            model = stages / str(best) / "model"
+            # A row that was kept without its weights has none.
+            return model if model.is_dir() else None
     return None
 
 
@@ -110,8 +116,10 @@ def write_results(
         "table": json.loads(frame.to_json(orient="records", double_precision=15)),
     }
     return (
-        _replace(folder / "results.csv", frame.to_csv(index=False, lineterminator="\n")),
-        _replace(folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"),
+        replace_file(folder / "results.csv", frame.to_csv(index=False, lineterminator="\n")),
+        replace_file(
+            folder / "summary.json", json.dumps(summary, indent=2, allow_nan=False, ensure_ascii=False) + "\n"
+        ),
     )
 
 
@@ -204,8 +212,8 @@ def _aligned(lines: list[list[str]]) -> list[str]:
     return texts
 
 
-def _replace(path: Path, text: str) -> Path:
-    """Writes beside the target and renames, so that a reader never sees half a file."""
+def replace_file(path: Path, text: str) -> Path:
+    """Writes beside the target and renames, so that a reader never sees half a file; gives the path."""
     temporary = path.with_name(f".{path.name}-{uuid4().hex}")
     try:
         temporary.write_text(text)

@@ -25,6 +25,8 @@ ROW_KEY = "row"
 _COMMON_SECTIONS = ("data", "evaluation", "workers")
 """Rows are compared user by user, so all of them rank the same users in the same way, on the same workers."""
 _ROW = re.compile(r"[A-Za-z0-9._-]+")
+_COMPARISON = re.compile(rf"{_ROW.pattern}-\d+ vs {_ROW.pattern}-\d+")
+_EXTENDS = "extends"
 _VALID_METRICS = tuple(ranking_metrics(np.ones(1, dtype=np.int64), "valid"))
 
 
@@ -46,6 +48,8 @@ class SelectConfig(FrozenConfig):
     """A metric of the valid split."""
     mode: Literal["max"] = "max"
     """All our metrics are better when they are higher."""
+    read_test: bool = True
+    """False = the rows are there to choose a setting from: what is trained for them leaves the test split unread."""
 
 
 class BudgetConfig(FrozenConfig):
@@ -77,6 +81,9 @@ class SearchSpace(FrozenConfig):
     """What the best is."""
     budget: BudgetConfig = BudgetConfig()
     """Limits."""
+    compare: list[str] = []
+    """`<row>-<layers> vs <row>-<layers>`: the paired tests, listed before anything is measured; Holm's correction is
+    over all of them. None = each distilled student against its teacher and the model fine-tuned at its depth."""
 
     @model_validator(mode="before")
     @classmethod
@@ -127,6 +134,13 @@ class SearchSpace(FrozenConfig):
                 "search.scheduler: every row of a grid is reported, so none is stopped early, got 'asha'."
                 " Set search.scheduler=none, or search.algorithm=random."
             )
+        faults += [
+            f"compare: must be '<row>-<layers> vs <row>-<layers>', got {name!r}. E.g. distill-4 vs finetune-4."
+            for name in self.compare
+            if not _COMPARISON.fullmatch(name)
+        ]
+        if not self.select.read_test and any(group.get("method") == "probe" for group in self.params):
+            faults.append("select.read_test: a probe reads both splits in one pass, got false. Leave the probe out.")
         if self.select.metric not in _VALID_METRICS:
             faults.append(
                 f"select.metric: there is no such metric, got {self.select.metric!r}."
@@ -172,13 +186,8 @@ def load_search_space(space: str, overrides: list[str]) -> SearchSpace:
         ConfigError: No such file, or it says something that cannot be; all faults at once.
     """
     path = _find(space)
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ConfigError(f"search space {path}: cannot be read as YAML, got {error}. Mend the file.") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"search space {path}: must be a mapping, got {type(raw).__name__}. Copy depth.yaml.")
-    raw.setdefault("study", path.stem)
+    raw = _read(path)
+    raw.setdefault("study", _study_name(path))
     for override in overrides:
         apply_override(raw, override, _known_settings(), _SECTIONS)
     try:
@@ -188,8 +197,34 @@ def load_search_space(space: str, overrides: list[str]) -> SearchSpace:
 
 
 def space_names() -> list[str]:
-    """Names of the shipped spaces; those in subfolders with their folder."""
-    return sorted(str(p.relative_to(SPACES_FOLDER).with_suffix("")) for p in SPACES_FOLDER.rglob("*.yaml"))
+    """Names of the shipped spaces; those in subfolders with their folder. `_` begins what others extend."""
+    files = [path for path in SPACES_FOLDER.rglob("*.yaml") if not path.name.startswith("_")]
+    return sorted(str(path.relative_to(SPACES_FOLDER).with_suffix("")) for path in files)
+
+
+def _study_name(path: Path) -> str:
+    """The file's name; of our own files in a subfolder, that folder's before it."""
+    is_ours = path.is_relative_to(SPACES_FOLDER)
+    return "-".join(path.relative_to(SPACES_FOLDER).with_suffix("").parts) if is_ours else path.stem
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """A file's mapping over that of the file beside it that it extends: keys replace keys, `base` is merged."""
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(f"search space {path}: cannot be read as YAML, got {error}. Mend the file.") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"search space {path}: must be a mapping, got {type(raw).__name__}. Copy depth.yaml.")
+    if _EXTENDS not in raw:
+        return raw
+    name = raw.pop(_EXTENDS)
+    if not isinstance(name, str) or Path(name).name != name:
+        raise ConfigError(f"search space {path}: extends must name a file beside it, got {name!r}. E.g. _beauty.yaml.")
+    parent, base = _read(path.with_name(name)), raw.get("base", {})
+    if isinstance(base, dict) and isinstance(parent.get("base"), dict):
+        raw["base"] = {**parent["base"], **base}
+    return {**parent, **raw}
 
 
 def _find(space: str) -> Path:

@@ -22,8 +22,11 @@ NUMBERS = 3
 """Counted up by whoever changes what equal settings compute, so that no store gives old numbers to new code."""
 HEARTBEAT_S = 5.0
 STALE_AFTER_S = 60.0
+MANIFEST = "manifest.json"
+"""In every stage: what it is, where it was built, and its files."""
+LEFT_OUT = "left_out"
+"""Key of a manifest: files of the stage that were not kept with its row."""
 _HEARTBEAT = ".heartbeat"
-_MANIFEST = "manifest.json"
 
 
 def stage_id(kind: str, settings: Mapping[str, object], inputs: Mapping[str, str]) -> str:
@@ -46,6 +49,11 @@ class Stage:
     inputs: dict[str, str]
     """Stages that are read, by role."""
 
+    @property
+    def untested(self) -> "Stage":
+        """The same training with the test split left unread: a point of a search."""
+        return Stage.of(self.kind, {**self.settings, "read_test": False}, self.inputs)
+
     @classmethod
     def of(cls, kind: str, settings: Mapping[str, object], inputs: Mapping[str, str]) -> "Stage":
         """The stage that these settings and inputs define."""
@@ -67,8 +75,13 @@ class StageStore:
         return self.root / name
 
     def is_done(self, name: str) -> bool:
-        """True = the stage is there, whole."""
-        return (self.root / name / _MANIFEST).is_file()
+        """True = the stage's numbers are there."""
+        return (self.root / name / MANIFEST).is_file()
+
+    def is_whole(self, name: str) -> bool:
+        """True = everything that the stage had when it was built is there, weights too: other stages can read it."""
+        manifest = self.root / name / MANIFEST
+        return manifest.is_file() and not json.loads(manifest.read_text()).get(LEFT_OUT)
 
     @contextlib.contextmanager
     def build(self, stage: Stage, provenance: Mapping[str, object]) -> Iterator[Path]:
@@ -98,12 +111,12 @@ class StageStore:
         folder = self.root / name
         mend = f" Delete {folder}; the stage is made again."
         try:
-            files = dict(json.loads((folder / _MANIFEST).read_text())["files"])
+            files = dict(json.loads((folder / MANIFEST).read_text())["files"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise CheckpointError(f"stage {name}: its manifest cannot be read, got {error!r}.{mend}") from error
         for file, expected in files.items():
             path = folder / file
-            found = _describe(path) if path.is_file() else None
+            found = described(path) if path.is_file() else None
             if found != expected:
                 raise CheckpointError(
                     f"stage {name}: {file} must be as the manifest says, {expected}, got {found}.{mend}"
@@ -120,7 +133,7 @@ class StageStore:
 
     def _commit(self, stage: Stage, folder: Path, provenance: Mapping[str, object]) -> None:
         paths = [path for path in sorted(folder.rglob("*")) if path.is_file() and path != folder / _HEARTBEAT]
-        files = {str(path.relative_to(folder)): _describe(path) for path in paths}
+        files = {str(path.relative_to(folder)): described(path) for path in paths}
         manifest = {
             "stage_id": stage.stage_id,
             "kind": stage.kind,
@@ -130,8 +143,11 @@ class StageStore:
             "provenance": {**provenance, "host": platform.node()},
             "files": files,
         }
-        (folder / _MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True))
         (folder / _HEARTBEAT).unlink(missing_ok=True)
+        if self.is_done(stage.stage_id) and not self.is_whole(stage.stage_id):
+            # A row without its weights makes room for the same row with them.
+            shutil.rmtree(self.path(stage.stage_id))
         try:
             folder.rename(self.path(stage.stage_id))
         except OSError as error:
@@ -154,6 +170,7 @@ def _age(folder: Path) -> float:
         return 0.0
 
 
-def _describe(path: Path) -> dict[str, object]:
+def described(path: Path) -> dict[str, object]:
+    """Size and SHA-256 of a file, as manifests have them."""
     with path.open("rb") as stream:
         return {"bytes": path.stat().st_size, "sha256": hashlib.file_digest(stream, "sha256").hexdigest()}

@@ -32,7 +32,8 @@ def run_trial(config: dict[str, Any]) -> None:
         config: `job`, as `Job.to_dict`.
     """
     job = Job.from_dict(config["job"])
-    if job.store.is_done(job.stage.stage_id):
+    is_there = job.store.is_whole if job.point is None else job.store.is_done
+    if is_there(job.stage.stage_id):
         # A search judges this point too.
         ray.tune.report(_last_report(job))
         return

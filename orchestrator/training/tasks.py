@@ -1,11 +1,14 @@
 """Stages that one process builds: data (in the driver), item table, teacher states, probe (in Ray tasks)."""
 
+import json
 import logging
+import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import torch
 
 from orchestrator.storage.payload import Cost, append_record, write_ranks, write_result, write_trained
@@ -16,6 +19,7 @@ from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
 from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.hardware import peak_memory_bytes
+from slmrec_core.recommender import Recommender
 from slmrec_core.training.evaluation import Evaluator, Split
 from slmrec_core.training.item_table import train_sasrec
 from slmrec_core.training.loop import TrainingData
@@ -71,6 +75,25 @@ def build_sasrec(job: Job, folder: Path) -> None:
     speed = dataset.num_users / (time.monotonic() - reading)
     cost = Cost(time.monotonic() - started, speed, peak_memory_bytes(device))
     write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost)
+
+
+def build_tested(job: Job, folder: Path) -> None:
+    """The row of a model that a search has trained: all that the search left, and the test split, read now."""
+    started, device = time.monotonic(), task_device(job)
+    experiment, dataset = experiment_of(job), inputs_of(job).dataset()
+    trained = job.store.path(job.stage.untested.stage_id)
+    recommender = Recommender.from_pretrained(trained / "model")
+    evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
+    (test,) = evaluator.rank_split(recommender.network.to(device), "test")
+    seconds = time.monotonic() - started
+    result = json.loads((trained / "result.json").read_text())
+    result["metrics"] |= {name: value for ranking in test for name, value in ranking.metrics().items()}
+    result |= {"users_per_second": dataset.num_users / seconds, "seconds": result["seconds"] + seconds}
+    recommender.metadata["metrics"] = result["metrics"]
+    recommender.save_pretrained(folder / "model")
+    shutil.copyfile(trained / "metrics.jsonl", folder / "metrics.jsonl")
+    write_ranks(folder, [pd.read_parquet(trained / "ranks.parquet"), *(ranking.frame(dataset) for ranking in test)])
+    write_result(folder, result)
 
 
 def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:

@@ -11,6 +11,7 @@ from slmrec_core.metrics.ranking import (
     ranking_metrics,
 )
 from slmrec_core.metrics.significance import (
+    EQUAL_MARGIN,
     Interval,
     PairedTest,
     Verdict,
@@ -21,6 +22,7 @@ from slmrec_core.metrics.significance import (
 )
 
 __all__ = [
+    "EQUAL_MARGIN",
     "Interval",
     "PairedTest",
     "Verdict",

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,13 +15,14 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
+import yaml
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from tests.integration.conftest import ROOT
-
 from orchestrator.report.results import COST_COLUMNS
 from orchestrator.space.search_space import SPACES_FOLDER
+from tests.integration.conftest import ROOT
+
 pytestmark = pytest.mark.ray
 
 Sweep = Callable[..., subprocess.CompletedProcess[str]]
@@ -177,6 +179,31 @@ class TestSmoke:
         assert done.returncode == 0, done.stderr
         assert {path.name: path.stat().st_mtime for path in (storage / "stages").iterdir()} == before
         pd.testing.assert_frame_equal(table(storage, "one"), table(storage, "two"))
+
+    def test_a_row_that_was_chosen_on_valid_is_not_trained_again(
+        self, storage: Path, sweep: Sweep, tmp_path: Path
+    ) -> None:
+        smoke = yaml.safe_load((SPACES_FOLDER / "smoke.yaml").read_text())
+        space = smoke | {"params": [{"method": "finetune", "student.num_layers": 2}]}
+        (tmp_path / "closed.yaml").write_text(yaml.safe_dump(space | {"select": {"read_test": False}}))
+        (tmp_path / "open.yaml").write_text(yaml.safe_dump(space))
+        first = table(storage, "one")
+        own = first[(first["row"] == "finetune") & (first["num_layers"] == 2)]
+        stage = storage / "stages" / own["stage_id"].item()
+        before = pd.read_parquet(stage / "ranks.parquet")
+        shutil.rmtree(stage)
+
+        assert sweep(tmp_path / "closed.yaml", "--storage", storage, "--name", "closed").returncode == 0
+        assert not [name for name in table(storage, "closed") if name.startswith("test")]
+        done = sweep(tmp_path / "open.yaml", "--storage", storage, "--name", "open")
+
+        assert done.returncode == 0, done.stderr
+        assert "epoch 1 " not in done.stdout
+        again = table(storage, "open")
+        again = again[again["stage_id"] == stage.name]
+        for name in ("valid/ndcg_at_10", "test/ndcg_at_10", "test/mrr", "best_epoch"):
+            assert again[name].item() == pytest.approx(own[name].item(), abs=1e-12)
+        pd.testing.assert_frame_equal(pd.read_parquet(stage / "ranks.parquet"), before)
 
     @pytest.mark.parametrize("working_dir", [False, True], ids=["installed", "working-dir"])
     def test_ray_job_submit_does_the_same(self, storage: Path, cluster: dict[str, str], working_dir: bool) -> None:

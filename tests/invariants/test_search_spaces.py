@@ -6,14 +6,20 @@ import pytest
 
 from orchestrator.planning.plan import make_plan
 from orchestrator.planning.shared_stages import plan_shared_stages
-from orchestrator.space.search_space import SPACES_FOLDER, load_search_space
+from orchestrator.space.search_space import SPACES_FOLDER, load_search_space, space_names
 
-FILES = sorted(SPACES_FOLDER.rglob("*.yaml"))
-NAMES = [str(file.relative_to(SPACES_FOLDER).with_suffix("")) for file in FILES]
+NAMES = space_names()
+STUDY = [name for name in NAMES if name.startswith("study/")]
+
+
+def overrides(name: str) -> list[str]:
+    """Settings under which a space can be planned anywhere: the study's data are the user's own."""
+    return ["data.path=ml-100k"] if name in STUDY else []
 
 
 def test_these_are_the_spaces() -> None:
-    assert NAMES == ["ablation", "blocks", "comparison", "depth", "loss_weights", "smoke"]
+    assert set(NAMES) == {"ablation", "blocks", "comparison", "depth", "loss_weights", "smoke", *STUDY}
+    assert len(STUDY) == 8
     assert not list(SPACES_FOLDER.rglob("*.yml")), "load_search_space looks for .yaml"
 
 
@@ -21,17 +27,17 @@ def test_these_are_the_spaces() -> None:
 def test_a_space_opens_with_its_question_and_then_its_cost(name: str) -> None:
     question, cost, *_ = (SPACES_FOLDER / f"{name}.yaml").read_text().splitlines()
     assert re.fullmatch(r"# [A-Z].*\?", question)
-    assert re.fullmatch(r"# .*(about|under) \d+ minutes.*\..*", cost)
+    assert re.fullmatch(r"# .*(about|under) \d+ (minutes|hours?).*\..*", cost)
     assert max(len(question), len(cost)) <= 120
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_space_is_valid_and_can_be_planned(name: str) -> None:
-    space = load_search_space(name, [])
+    space = load_search_space(name, overrides(name))
     plan = make_plan(space)
     if space.sampled_group() is not None:
         plan_shared_stages(plan, space)
-    assert space.study == name
+    assert space.study == name.replace("/", "-")
     assert plan.trials
     assert len({trial.trial_id for trial in plan.trials}) == len(plan.trials)
 
@@ -64,3 +70,13 @@ def test_the_full_objective_of_the_ablation_is_the_default_student_of_the_other_
         for name, row in (("ablation", "all"), ("blocks", "offline_4"), ("comparison", "distill"))
     ]
     assert stages[0] == stages[1] == stages[2]
+
+
+def test_the_study_compares_what_its_questions_name() -> None:
+    rows = {
+        trial.row: trial for trial in make_plan(load_search_space("study/distillation", ["data.path=ml-100k"])).trials
+    }
+    own, another = rows["all"].settings, rows["another"].settings
+    assert {name for name in own if own[name] != another[name]} == {"distillation.teacher_users"}
+    assert rows["supervision"].teacher_layers is None
+    assert rows["teacher"].num_layers == own["teacher.num_layers"] == 8

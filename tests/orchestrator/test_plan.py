@@ -41,6 +41,7 @@ SELF = {"finetune", "distill"}
 MOVED: list[tuple[str, Any, set[str]]] = [
     ("data.min_user", 6, BELOW_DATA),
     ("data.min_item", 6, BELOW_DATA),
+    ("data.ties", "shuffled", BELOW_DATA),
     ("seed", 1, BELOW_TABLE),
     ("max_seq_len", 20, BELOW_TABLE),
     ("item_table.network.item_dim", 32, BELOW_TABLE),
@@ -48,14 +49,18 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("item_table.training.learning_rate", 0.01, BELOW_TABLE),
     ("evaluation.mask_seen", False, BELOW_TABLE),
     ("evaluation.num_negatives", 99, BELOW_TABLE),
+    ("evaluation.selection_users", 9, BELOW_TABLE),
     ("teacher.num_layers", 6, BELOW_TEACHER),
     ("teacher.lora_rank", 8, BELOW_TEACHER),
+    ("teacher_learning_rate", 1.0e-4, BELOW_TEACHER),
     ("training.epochs", 3, TRAINED),
     ("training.batch_size", 48, TRAINED),
     ("training.precision", "fp16", TRAINED),
     ("student.num_layers", 2, SELF | {"states"}),
     ("student.lora_alpha", 8, SELF),
     ("student.layer_choice", "every", SELF),
+    ("student.weights", "random", SELF),
+    ("student.item_vectors", "trained", SELF),
     ("student.init", "teacher", {"distill"}),
     ("distillation.num_blocks", 2, {"distill", "states"}),
     ("distillation.teacher_layers", [1, 2, 3, 4], {"distill", "states"}),
@@ -68,6 +73,7 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("distillation.next_item_weight", 0.5, {"distill"}),
     ("distillation.logit_weight", 0.5, {"distill", "states"}),
     ("distillation.norm_scale", "none", {"distill"}),
+    ("distillation.teacher_users", "another", {"distill"}),
     ("distillation.block_reduction", "sum", {"distill"}),
     ("probe.read", "raw", {"probe"}),
     ("evaluation.batch_size", 7, set()),
@@ -389,3 +395,32 @@ def test_points_are_chosen_by_the_metric_that_chose_their_epoch() -> None:
         planned_search(DRAWN, select={"metric": "valid/mrr"})
     both = {"training.checkpoint_metric": "valid/mrr"}
     assert planned_search(DRAWN, base=both, select={"metric": "valid/mrr"}).stages
+
+
+def test_listed_comparisons_name_rows_of_the_space() -> None:
+    groups = ({"method": "finetune", "student.num_layers": {"grid": [1, 4]}}, {**PROBE, "row": "read"}, SASREC)
+    plan_of(*groups, compare=["finetune-1 vs finetune-4", "read-0 vs read-8", "finetune-4 vs sasrec-0"])
+    with pytest.raises(ConfigError, match=r"compare: must name rows .* got 'finetune-2'"):
+        plan_of(*groups, compare=["finetune-1 vs finetune-2"])
+
+
+def test_rows_to_choose_from_leave_the_test_split_closed_and_are_points_of_a_search() -> None:
+    closed, open_ = plan_of(FINETUNE, DISTILL, select={"read_test": False}), plan_of(FINETUNE, DISTILL)
+    for method in ("finetune", "distill"):
+        (theirs,) = (closed.stages[trial.stage_id] for trial in closed.trials if trial.row == method)
+        (ours,) = (open_.stages[trial.stage_id] for trial in open_.trials if trial.row == method)
+        assert theirs.stage_id != ours.stage_id
+        assert ours.untested == theirs
+    # What others read is the same: the teacher is trained once.
+    assert only(closed, "probe" if closed.of_kind("probe") else "data") == only(open_, "data")
+    assert stage_ids(closed, "states") == stage_ids(open_, "states")
+
+
+def test_a_teacher_may_have_a_learning_rate_of_its_own() -> None:
+    plan = plan_of(DISTILL, base={"teacher_learning_rate": 3.0e-4, "training.learning_rate": 1.0e-3})
+    rates = {stage.settings["training"]["learning_rate"] for stage in plan.of_kind("finetune")}  # type: ignore[index]
+    assert rates == {3.0e-4}
+    at_that_rate = plan_of({**FINETUNE, "student.num_layers": 8}, base={"training.learning_rate": 3.0e-4})
+    assert stage_ids(plan, "finetune") == stage_ids(at_that_rate, "finetune"), "it is the model fine-tuned so"
+    with pytest.raises(ConfigError, match=r"teacher_learning_rate: an online teacher .* got 0\.0003"):
+        plan_of({**DISTILL, "distillation.mode": "online"}, base={"teacher_learning_rate": 3.0e-4})

@@ -173,6 +173,8 @@ def test_among_several_settings_the_best_on_valid_is_drawn_and_noted(stages: Pat
     assert chosen.notes == ["distill, 4 layers: best of 2 settings by valid/ndcg_at_10."]
     assert at(curves(frame, stages), "distill", 4).mean == frame["test/ndcg_at_10"][1]
     assert chosen.notes[0] in format_table(frame)
+    assert best_student(frame, stages) is None, "a row that was kept without its weights"
+    (stages / strong.stage_id / "model").mkdir()
     assert best_student(frame, stages) == stages / strong.stage_id / "model"
 
 
@@ -230,6 +232,26 @@ def test_a_student_without_a_teacher_is_compared_with_its_depth_alone(stages: Pa
     assert [c.name for c in found] == [
         "ce_supervision-4 vs finetune-4", "distill-4 vs finetune-4", "distill-4 vs finetune-8",
     ]  # fmt: skip
+
+
+def test_listed_comparisons_are_the_family_whatever_the_methods(study: Study) -> None:
+    listed = ["finetune-4 vs sasrec-0", "probe-1 vs finetune-8", "finetune-30 vs finetune-8"]
+    found = paired_comparisons(study.frame, study.stages, listed=listed)
+    # What is not trained yet is left out.
+    assert [c.name for c in found] == listed[:2]
+    assert [c.num_seeds for c in found] == [2, 2]
+    smallest = min(found, key=lambda c: c.p_value)
+    assert smallest.p_value_holm == pytest.approx(min(1.0, 2 * smallest.p_value))
+    means = study.frame.groupby(["row", "num_layers"])["test/ndcg_at_10"].mean()
+    assert found[1].difference == pytest.approx(means["probe", 1] - means["finetune", 8])
+
+
+def test_a_closed_test_split_is_left_out_of_the_table(study: Study) -> None:
+    frame = collect(study.trials, study.stages, read_test=False)
+    assert "valid/ndcg_at_10" in frame
+    assert not [name for name in frame if name.startswith("test")]
+    assert paired_comparisons(frame, study.stages) == []
+    assert "finetune" in format_table(frame)
 
 
 def test_the_files_hold_the_same_numbers(study: Study, tmp_path: Path) -> None:

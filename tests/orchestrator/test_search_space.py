@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import yaml
@@ -249,3 +250,34 @@ def test_a_space_is_found_by_name_and_a_misspelt_one_has_a_neighbour() -> None:
     assert "smoke" in space_names()
     with pytest.raises(ConfigError, match="no such file or name, got 'smok'. Did you mean 'smoke'?"):
         load_search_space("smok", [])
+
+
+def test_a_space_extends_the_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "_shared.yaml").write_text(yaml.safe_dump({"base": {**BASE, "max_seq_len": 9}, "seeds": 3}))
+    file = tmp_path / "own.yaml"
+    own = {"extends": "_shared.yaml", "base": {"student.num_layers": 2}, "params": [{"method": "finetune"}]}
+    file.write_text(yaml.safe_dump(own))
+    space = load_search_space(str(file), ["max_seq_len=7"])
+    assert space.base == {**BASE, "max_seq_len": 7, "student.num_layers": 2, "training.precision": ANY}
+    assert (space.study, space.seeds) == ("own", [0, 1, 2])
+    file.write_text(yaml.safe_dump({**own, "seeds": [5]}))
+    assert load_search_space(str(file), []).seeds == [5]
+
+
+@pytest.mark.parametrize("name", ["../other.yaml", "/etc/passwd", 3, None])
+def test_only_a_file_beside_it_is_extended(tmp_path: Path, name: object) -> None:
+    assert "extends must name a file beside it" in message(tmp_path, extends=name)
+
+
+def test_a_file_that_is_extended_must_be_there(tmp_path: Path) -> None:
+    assert "_gone.yaml: cannot be read" in message(tmp_path, extends="_gone.yaml")
+
+
+@pytest.mark.parametrize("name", ["finetune-1", "finetune-1 vs ", "finetune vs probe", "a-1 vs b-1 vs c-1"])
+def test_a_comparison_has_two_sides(tmp_path: Path, name: str) -> None:
+    assert f"compare: must be '<row>-<layers> vs <row>-<layers>', got {name!r}" in message(tmp_path, compare=[name])
+
+
+def test_a_probe_would_read_the_split_that_must_stay_closed(tmp_path: Path) -> None:
+    told = message(tmp_path, params=[{"method": "probe"}], select={"read_test": False})
+    assert "select.read_test: a probe reads both splits" in told

@@ -132,7 +132,7 @@ def test_the_heartbeat_goes_on_while_large_files_are_hashed(store: StageStore, m
     # It once ended before the hashing, and another sweep could remove the stage at the last moment.
     monkeypatch.setattr(stages, "HEARTBEAT_S", 0.02)
     monkeypatch.setattr(stages, "STALE_AFTER_S", 0.3)
-    describe = stages._describe
+    describe = stages.described
     removed = []
 
     def slowly(path: Path) -> dict[str, object]:
@@ -140,7 +140,7 @@ def test_the_heartbeat_goes_on_while_large_files_are_hashed(store: StageStore, m
         removed.extend(store.remove_stale())
         return describe(path)
 
-    monkeypatch.setattr(stages, "_describe", slowly)
+    monkeypatch.setattr(stages, "described", slowly)
     with store.build(STAGE, {}) as folder:
         (folder / "large").write_text("x")
     assert removed == []

@@ -1,0 +1,122 @@
+"""`python -m orchestrator.study`: the questions of a tier, one sweep after another; what is kept is not run again."""
+
+import argparse
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from orchestrator.cli import EXIT_USER_ERROR, storage_folder
+from orchestrator.console import complain, progress, say
+from orchestrator.planning.plan import make_plan
+from orchestrator.report.results import collect, replace_file
+from orchestrator.space.search_space import load_search_space
+from orchestrator.storage.stages import StageStore
+from orchestrator.storage.sweep_folder import SweepFolder
+from orchestrator.study.page import PAGE, write_page
+from orchestrator.study.questions import TIERS
+from orchestrator.study.rows import keep_row, put_back
+from slmrec_core.errors import UserError
+
+ROOT = Path(__file__).resolve().parents[2]
+_KEEP_EVERY_S = 30.0
+
+
+@dataclass(frozen=True)
+class Study:
+    """Where a study runs and where its rows are kept."""
+
+    storage: Path
+    record: Path
+    """Folder with `rows/`, and a table for each question."""
+    settings: list[str]
+    """`dotted.key=value`, for all questions."""
+
+    @property
+    def stages(self) -> StageStore:
+        """The stage store of the machine."""
+        return StageStore(self.storage / "stages")
+
+    @property
+    def rows(self) -> StageStore:
+        """Rows that are kept."""
+        return StageStore(self.record / "rows")
+
+    def answer(self, question: str) -> int:
+        """Runs what is not kept of one question, keeps every row as soon as it is finished, writes the table.
+
+        Returns:
+            The sweep's exit code, 0 if there was nothing to run.
+        """
+        space = load_search_space(f"study/{question}", self.settings)
+        plan = make_plan(space)
+        wanted = list(dict.fromkeys(trial.stage_id for trial in plan.trials))
+        for row in wanted:
+            put_back(self.rows, row, self.stages)
+            keep_row(self.stages, row, self.rows)
+        missing = [row for row in wanted if not self.rows.is_done(row)]
+        progress(f"{question}: {len(wanted) - len(missing)} of {len(wanted)} rows are kept")
+        code = self._sweep(question, wanted) if missing else 0
+        table = collect(plan.trials, self.rows.root, read_test=space.select.read_test)
+        replace_file(self.record / f"{question}.csv", table.to_csv(index=False, lineterminator="\n"))
+        return code
+
+    def _sweep(self, question: str, rows: Sequence[str]) -> int:
+        # Another data set or a changed file is another sweep.
+        name = f"study-{question}-{sha256(','.join(rows).encode()).hexdigest()[:8]}"
+        command = [sys.executable, str(ROOT / "orchestrator" / "sweep.py"), f"study/{question}", "--name", name]
+        command += ["--storage", str(self.storage)]
+        command += [text for setting in self.settings for text in ("--set", setting)]
+        if SweepFolder(self.storage, name).exists:
+            command.append("--resume")
+        with subprocess.Popen(command) as sweep:
+            while sweep.returncode is None:
+                # Ctrl-C reaches the sweep as well, which ends in its own time.
+                with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                    sweep.wait(_KEEP_EVERY_S)
+                for row in rows:
+                    keep_row(self.stages, row, self.rows)
+        return sweep.returncode
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `python -m orchestrator.study [--tier N] [--set KEY=VALUE]... [--storage DIR] [--record DIR] [--page]`.
+
+    Returns:
+        0 done, else the exit code of the sweep that did not end well, or 2 for a mistake in the settings.
+    """
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        study = Study(storage_folder(options.storage), Path(options.record), options.set)
+        for question in () if options.page else TIERS[options.tier]:
+            if code := study.answer(question):
+                complain(f"study: {question} did not end well; the rows before it are kept. The same command goes on.")
+                return code
+        say(f"Written  {write_page(study.record)}")
+    except UserError as error:
+        complain(str(error))
+        return EXIT_USER_ERROR
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchestrator.study", description="The redundancy study: its rows, its tests and its page."
+    )
+    parser.add_argument("--tier", type=int, choices=sorted(TIERS), default=1, help="which questions (default: 1)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all questions")
+    parser.add_argument("--storage", metavar="DIR", help="as for sweep.py")
+    parser.add_argument(
+        "--record", default=str(PAGE.with_suffix("")), metavar="DIR", help="where rows are kept (default: docs/study)"
+    )
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is kept")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

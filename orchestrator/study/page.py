@@ -1,0 +1,235 @@
+"""`docs/study.md`: every number of it is computed from the kept rows, none is typed."""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from orchestrator.report.curves import Comparison, best_settings, curves, paired_comparisons, row_groups
+from orchestrator.report.figures import draw
+from orchestrator.report.rank_reader import RankReader
+from orchestrator.report.results import replace_file
+from orchestrator.space.search_space import load_search_space
+from orchestrator.storage.stages import MANIFEST
+from orchestrator.study.claims import Evidence, claims
+from orchestrator.study.questions import QUESTIONS, Question
+from slmrec_core.metrics import EQUAL_MARGIN
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
+_METRIC = "ndcg_at_10"
+
+
+def write_page(record: Path) -> Path:
+    """Writes the page beside the record's folder, and the figures into it; gives the page's path."""
+    page = record.with_suffix(".md")
+    for question, frame in _answered(record):
+        rows = frame[frame["status"] == "finished"]
+        if rows["num_layers"].nunique() > 1:
+            title = f"{question.title} {_data(rows)}".strip()
+            draw(curves(frame, record / "rows"), frame, record / "figures" / question.name, title, _seeds(rows))
+    return replace_file(page, page_text(record))
+
+
+def page_text(record: Path) -> str:
+    """The page, from the tables and rows of a record."""
+    answered = list(_answered(record))
+    parts = [_head(record, answered)]
+    tests: dict[str, Comparison] = {}
+    for question, frame in answered:
+        listed = load_search_space(f"study/{question.name}", []).compare
+        found = paired_comparisons(frame, record / "rows", listed=listed) if listed else []
+        tests |= {test.name: test for test in found}
+        parts.append(_section(question, frame, found, record))
+    open_questions = [question for question in QUESTIONS if question.name not in {q.name for q, _ in answered}]
+    if open_questions:
+        parts.append("## Not answered yet\n\n" + "\n".join(f"- {question.title}" for question in open_questions))
+    parts.append(_claims(Evidence({question.name: frame for question, frame in answered}, tests)))
+    return "\n\n".join(parts) + "\n"
+
+
+def _answered(record: Path) -> Iterator[tuple[Question, pd.DataFrame]]:
+    """Questions with a table in which at least one row is finished."""
+    for question in QUESTIONS:
+        file = record / f"{question.name}.csv"
+        if file.is_file():
+            frame = pd.read_csv(file)
+            if (frame["status"] == "finished").any():
+                yield question, frame
+
+
+def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> str:
+    frames = [frame[frame["status"] == "finished"] for _, frame in answered]
+    text = ["# The redundancy study", "Written by `make study`; no number on this page is typed by hand."]
+    if not frames:
+        return "\n\n".join([*text, "No row is kept yet."])
+    stages = sorted({str(stage) for frame in frames for stage in frame["stage_id"]})
+    facts = _facts(record, stages)
+    trained = pd.concat([frame[frame["method"] != "sasrec"] for frame in frames])
+    protocol = {
+        "data": _data(frames[0]),
+        "split": "leave-one-out by time: the last item is test, the one before it valid",
+        "ranking": "the whole catalogue; items of the history are masked; ties count against the model",
+        "history": f"the newest {_one(frames, 'max_seq_len')} items",
+        "loss": "full cross entropy over the catalogue at every position, and the terms that a row names",
+        "checkpoint": f"the epoch with the best valid NDCG@10, by {_selection(frames)} while training runs,"
+        " then measured for all; test is read once per row",
+        "backbone": "SmolLM2-135M-Instruct, 4-bit-quantised weights, LoRA on the MLPs" if len(trained) else "none yet",
+        "seeds": ", ".join(sorted({str(seed) for frame in frames for seed in frame["seed"]}))
+        + "; seed s has item table s, teacher s and student s",
+        "intervals": "95 %, bootstrap over users and seeds; ± is the standard deviation between seeds",
+        "tests": "paired sign flips over users (10,000), Holm over the list of each section. *Better* and *worse*: the"
+        " interval of the difference excludes 0 and every seed has its sign. *Equal*: the interval lies within"
+        f" ±{EQUAL_MARGIN}. All else is undecided, and never called equal",
+        **facts,
+    }
+    return "\n\n".join([*text, "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in protocol.items())])])
+
+
+def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison], record: Path) -> str:
+    chosen = best_settings(frame)
+    reader = RankReader(record / "rows")
+    parts = [f"## {question.title}", question.text, _rows_table(chosen.frame, reader)]
+    figure = record / "figures" / question.name / "depth_ndcg_at_10.png"
+    if figure.is_file():
+        parts.insert(2, f"![{question.title}]({record.name}/figures/{question.name}/{figure.name})")
+    if tests:
+        parts.append(_tests_table(tests))
+    if question.costs:
+        parts.append(_costs_table(chosen.frame))
+    parts += chosen.notes
+    missing = frame.loc[frame["status"] != "finished", "trial_id"]
+    if len(missing):
+        parts.append(f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.")
+    return "\n\n".join(parts)
+
+
+def _rows_table(frame: pd.DataFrame, reader: RankReader) -> str:
+    read_test = f"test/{_METRIC}" in frame
+    has_change = "test/state_change" in frame
+    header = ["row", "layers", "learning rate", "seeds", "best epoch", "valid NDCG@10"]
+    header += ["test NDCG@10", "95 %", "test HR@10", "test MRR"] if read_test else []
+    header += ["turns the state by"] if has_change else []
+    lines = []
+    for row, layers, group in row_groups(frame):
+        cells = [row, str(layers), _rate(group), str(group["seed"].nunique())]
+        cells += [", ".join(f"{epoch:.0f}" for epoch in group["best_epoch"].dropna()) or "–"]
+        cells.append(_mean_sd(group, f"valid/{_METRIC}"))
+        if read_test:
+            is_probe = (group["method"] == "probe").all()
+            places = [(str(stage), layers if is_probe else None) for stage in group.sort_values("seed")["stage_id"]]
+            interval = reader.interval(places, f"test/{_METRIC}")
+            cells += [_mean_sd(group, f"test/{_METRIC}"), f"{interval.low:.4f} to {interval.high:.4f}"]
+            cells += [_mean_sd(group, "test/hit_rate_at_10"), _mean_sd(group, "test/mrr")]
+        if has_change:
+            cells.append(_mean_sd(group, "test/state_change"))
+        lines.append(cells)
+    return _table(header, lines)
+
+
+def _tests_table(tests: Sequence[Comparison]) -> str:
+    lines = [
+        [
+            test.name,
+            str(test.num_seeds),
+            f"{test.difference:+.4f}",
+            f"{test.low:+.4f} to {test.high:+.4f}",
+            f"{test.p_value_holm:.4f}",
+            test.verdict,
+        ]
+        for test in tests
+    ]
+    return _table(["test NDCG@10", "seeds", "difference", "95 %", "p (Holm)", "verdict"], lines)
+
+
+def _costs_table(frame: pd.DataFrame) -> str:
+    header = [
+        "row",
+        "layers",
+        "trained, M",
+        "decoder, M",
+        "all, M",
+        "s per pass",
+        "teacher, s",
+        "users/s",
+        "peak, GiB",
+    ]
+    lines = []
+    for row, layers, group in row_groups(frame):
+        millions = [
+            f"{group[name].mean() / 1e6:.2f}" for name in ("params_trainable", "params_decoder", "params_total")
+        ]
+        lines.append(
+            [
+                row,
+                str(layers),
+                *millions,
+                _mean(group["seconds_per_pass"], ".0f"),
+                _mean(group["teacher_seconds"], ".0f"),
+                _mean(group["users_per_second"], ",.0f"),
+                _mean(group["peak_memory_bytes"] / 2**30, ".1f"),
+            ]
+        )
+    note = (
+        "Means over seeds, on a machine whose speed swings: compare rows. *s per pass* is one pass over the training"
+        " users, without ranking; *teacher* is what its training and the pass that stores its states took."
+    )
+    return f"{_table(header, lines)}\n\n{note}"
+
+
+def _claims(evidence: Evidence) -> str:
+    lines = [[claim.text, claim.measured, claim.verdict] for claim in claims(evidence)]
+    return "## The paper's claims\n\n" + _table(["claim", "measured here", "verdict"], lines)
+
+
+def _facts(record: Path, stages: Sequence[str]) -> dict[str, str]:
+    """Where the rows come from, by their manifests."""
+    made = [json.loads((record / "rows" / stage / MANIFEST).read_text())["provenance"] for stage in stages]
+    packages = ("ray", "torch", "transformers", "peft", "deepspeed")
+    seconds = sum(json.loads((record / "rows" / s / "result.json").read_text())["seconds"] for s in stages)
+    return {
+        "commits": ", ".join(sorted({f"`{one['commit'][:9]}`" for one in made})),
+        "versions": "; ".join(", ".join(sorted({f"{p} {one[f'version.{p}']}" for one in made})) for p in packages),
+        "hardware": ", ".join(sorted({f"{one['threads']} threads ({one['device']})" for one in made}))
+        + "; two cores of a cloud machine without a GPU",
+        "wall time": f"{seconds / 3600:.1f} hours of training and ranking in {len(stages)} rows",
+    }
+
+
+def _data(frame: pd.DataFrame) -> str:
+    return f"{Path(str(frame['data.path'].iloc[0])).stem}"
+
+
+def _seeds(frame: pd.DataFrame) -> str:
+    return f"Means over {frame['seed'].nunique()} seeds; bands are 95 % intervals over users and seeds."
+
+
+def _one(frames: Sequence[pd.DataFrame], name: str) -> str:
+    return ", ".join(sorted({str(value) for frame in frames for value in frame[name].dropna()}))
+
+
+def _selection(frames: Sequence[pd.DataFrame]) -> str:
+    sizes = _one([f for f in frames if "evaluation.selection_users" in f], "evaluation.selection_users")
+    return f"a fixed sample of {float(sizes):,.0f} users" if sizes else "all users"
+
+
+def _rate(group: pd.DataFrame) -> str:
+    is_table = (group["method"] == "sasrec").all()
+    name = "item_table.training.learning_rate" if is_table else "training.learning_rate"
+    return ", ".join(sorted({f"{value:g}" for value in group[name]}))
+
+
+def _mean_sd(group: pd.DataFrame, metric: str) -> str:
+    values = group[metric].dropna() if metric in group else pd.Series(dtype=float)
+    if values.empty:
+        return "–"
+    return f"{values.mean():.4f}" + (f" ± {values.std(ddof=1):.4f}" if len(values) > 1 else "")
+
+
+def _mean(values: "pd.Series[float]", form: str) -> str:
+    return "–" if values.isna().all() else format(values.mean(), form)
+
+
+def _table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    rows = [header, ["---"] * len(header), *lines]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -1,0 +1,73 @@
+"""The questions of the study, one search space each, by tier: what is asked, and in which order it is answered."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Question:
+    """One file in `search_spaces/study/`."""
+
+    name: str
+    title: str
+    text: str
+    """What is asked, and how the rows are to be read."""
+    costs: bool = False
+    """True = its table is followed by what each row costs."""
+
+
+QUESTIONS = (
+    Question(
+        "baseline",
+        "A baseline worth beating",
+        "SASRec with full cross entropy, by the recipe of the published runs. Its item table is the one that every LLM"
+        " of the same seed reads.",
+    ),
+    Question(
+        "learning_rate",
+        "The learning rate of each row",
+        "Three rates for each headline row, seed 0, judged on *valid* alone; the test split stayed closed. The rate in"
+        " the tables below is the best of these.",
+    ),
+    Question(
+        "depth",
+        "How many layers does ranking need?",
+        "The first n layers of the LLM, fine-tuned; 0 layers are the two projections and the final norm alone.",
+        costs=True,
+    ),
+    Question(
+        "probe",
+        "What does each layer add?",
+        "The model of 30 layers, read after each of them with its own head: through the final norm, as the head was"
+        " trained, and without it, as in the authors' code. Beside it, how far the layer turns the state of a user"
+        " (1 − cosine between what enters the layer and what leaves it): the paper's theory speaks of that.",
+    ),
+    Question(
+        "distillation",
+        "Does distillation help a student of 4 layers?",
+        "Teacher of 8 layers, four blocks. *another* is the control: all terms, with the teacher's states of another"
+        " user. What it gains is regularisation, what the row beside it gains on top is the teacher's knowledge.",
+        costs=True,
+    ),
+    Question(
+        "controls",
+        "What do pretrained weights bring?",
+        "Pretrained and random weights, LoRA and every weight trained.",
+    ),
+    Question(
+        "teachers",
+        "Is it distillation, or a second training?",
+        "Students of a teacher like themselves, of the whole LLM, and one that begins as its teacher's first layers.",
+    ),
+    Question(
+        "paper",
+        "The paper's own set-up",
+        "One target a user, read at the end of the closing template, 30 items, a 128-wide table, the norm term as it is"
+        " written; the table ranks the whole catalogue, the files hold the paper's 1 + 999 candidates beside it.",
+    ),
+)
+
+TIERS = {
+    1: ("baseline", "learning_rate", "depth", "probe", "distillation"),
+    2: ("controls", "teachers", "paper"),
+}
+"""Names of the questions, in the order in which they are run."""

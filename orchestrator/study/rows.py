@@ -1,0 +1,61 @@
+"""Rows of a study as the repository keeps them: a stage with all of its numbers and without its weights.
+
+A kept row has the layout of a stage, so whatever reads stages reads it: the table, the curves, the paired tests. Put
+back into a store, it is a stage that is done but not whole: nobody trains it again unless its weights are needed.
+"""
+
+import json
+import shutil
+from uuid import uuid4
+
+import pandas as pd
+
+from orchestrator.report.rank_reader import RANK_COLUMNS
+from orchestrator.storage.stages import LEFT_OUT, MANIFEST, StageStore, described
+
+_RANKS = "ranks.parquet"
+_KEPT = ("result.json", "metrics.jsonl")
+
+
+def keep_row(stages: StageStore, stage_id: str, rows: StageStore) -> None:
+    """Copies the numbers of a finished stage, unless they are kept already.
+
+    Raises:
+        CheckpointError: A file of the stage is missing or altered.
+    """
+    if rows.is_done(stage_id) or not stages.is_done(stage_id):
+        return
+    stages.verify(stage_id)
+    source = stages.path(stage_id)
+    folder = rows.root / f".keeping-{stage_id}-{uuid4().hex[:8]}"
+    folder.mkdir(parents=True)
+    try:
+        for name in _KEPT:
+            if (source / name).is_file():
+                shutil.copyfile(source / name, folder / name)
+        ranks = pd.read_parquet(source / _RANKS)
+        small = ranks[[*RANK_COLUMNS, *(["layer"] if "layer" in ranks else [])]].astype({"rank": "int32"})
+        # Text repeats from split to split; the ranks themselves are what is left.
+        small.to_parquet(folder / _RANKS, index=False, compression="zstd", compression_level=19)
+        manifest = json.loads((source / MANIFEST).read_text())
+        kept = {path.name: described(path) for path in sorted(folder.iterdir())}
+        manifest |= {"files": kept, LEFT_OUT: sorted(manifest["files"].keys() - kept.keys())}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
+        folder.rename(rows.path(stage_id))
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def put_back(rows: StageStore, stage_id: str, stages: StageStore) -> None:
+    """Puts a kept row into a store that has not got the stage.
+
+    Raises:
+        CheckpointError: A file of the row is missing or altered.
+    """
+    if stages.is_done(stage_id) or not rows.is_done(stage_id):
+        return
+    rows.verify(stage_id)
+    stages.root.mkdir(parents=True, exist_ok=True)
+    folder = stages.root / f".building-{stage_id}-{uuid4().hex[:8]}"
+    shutil.copytree(rows.path(stage_id), folder)
+    folder.rename(stages.path(stage_id))

@@ -1,0 +1,198 @@
+"""The study's record: rows without weights are rows, weights are made again only where they are needed."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from orchestrator.planning.plan import Plan, make_plan, wanted
+from orchestrator.report.rank_reader import RankReader
+from orchestrator.report.results import collect
+from orchestrator.space.search_space import SPACES_FOLDER
+from orchestrator.storage.stages import StageStore
+from orchestrator.study import __main__ as study
+from orchestrator.study.claims import Evidence, claims
+from orchestrator.study.page import PAGE, page_text, write_page
+from orchestrator.study.questions import QUESTIONS, TIERS
+from orchestrator.study.rows import keep_row, put_back
+from slmrec_core.errors import CheckpointError
+from tests.orchestrator.fake_stages import write_stage
+from tests.orchestrator.small_spaces import only, plan_of, space_of
+
+FINETUNE: dict[str, Any] = {"method": "finetune", "student.num_layers": 4}
+PROBE: dict[str, Any] = {"method": "probe", "teacher.num_layers": 4}
+PROVENANCE = {
+    "commit": "0123456789abcdef",
+    "threads": 1,
+    "device": "cpu",
+    **{f"version.{name}": "1" for name in ("ray", "torch", "transformers", "peft", "deepspeed")},
+}
+
+
+def build(store: StageStore, plan: Plan, stage_id: str, scratch: Path, quality: float = 0.1) -> None:
+    """One stage as it is left on disk: rows with numbers and weights, others with a file."""
+    trial = next((trial for trial in plan.trials if trial.stage_id == stage_id), None)
+    with store.build(plan.stages[stage_id], PROVENANCE) as folder:
+        if trial is not None:
+            shutil.copytree(write_stage(scratch, trial, quality), folder, dirs_exist_ok=True)
+            (folder / "weights.safetensors").write_bytes(b"weights")
+        else:
+            (folder / "events.npy").write_bytes(b"data")
+
+
+def build_all(store: StageStore, plan: Plan, scratch: Path) -> None:
+    for stage_id in plan.stages:
+        build(store, plan, stage_id, scratch)
+
+
+@pytest.fixture
+def stages(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "stages")
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> StageStore:
+    return StageStore(tmp_path / "study" / "rows")
+
+
+def test_a_kept_row_gives_the_table_and_the_ranks_of_its_stage(
+    stages: StageStore, rows: StageStore, tmp_path: Path
+) -> None:
+    plan = plan_of(FINETUNE, PROBE)
+    build_all(stages, plan, tmp_path / "scratch")
+    for trial in plan.trials:
+        keep_row(stages, trial.stage_id, rows)
+    pd.testing.assert_frame_equal(collect(plan.trials, rows.root), collect(plan.trials, stages.root))
+    for stage, layer in ((only(plan, "finetune").stage_id, None), (only(plan, "probe").stage_id, 2)):
+        there, here = (RankReader(s.root).values([(stage, layer)], "test/mrr") for s in (rows, stages))
+        assert (there == here).all()
+    assert not list(rows.root.rglob("*.safetensors"))
+    assert not [path for path in rows.root.iterdir() if path.name.startswith(".")]
+
+
+def test_what_is_not_finished_is_not_kept_and_what_is_altered_is_refused(
+    stages: StageStore, rows: StageStore, tmp_path: Path
+) -> None:
+    plan = plan_of(FINETUNE)
+    row = only(plan, "finetune").stage_id
+    keep_row(stages, row, rows)
+    assert not rows.is_done(row)
+    build(stages, plan, row, tmp_path / "scratch")
+    (stages.path(row) / "result.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"result\.json must be as the manifest says"):
+        keep_row(stages, row, rows)
+    assert not rows.is_done(row)
+
+
+def test_a_row_that_was_put_back_is_done_and_only_its_reader_asks_for_weights(
+    stages: StageStore, rows: StageStore, tmp_path: Path
+) -> None:
+    plan = plan_of(FINETUNE)
+    build_all(stages, plan, tmp_path / "scratch")
+    for trial in plan.trials:
+        keep_row(stages, trial.stage_id, rows)
+    other = StageStore(tmp_path / "another machine" / "stages")
+    for trial in plan.trials:
+        put_back(rows, trial.stage_id, other)
+        other.verify(trial.stage_id)
+    row = only(plan, "finetune").stage_id
+    assert other.is_done(row)
+    assert not other.is_whole(row)
+    assert wanted(plan, other) == set(), "nobody reads the data"
+    # A probe reads the model: it is trained again, and for that its item table and the data.
+    more = plan_of(FINETUNE, PROBE)
+    assert wanted(more, other) == {only(more, kind).stage_id for kind in ("data", "sasrec", "finetune", "probe")}
+    build(other, plan, row, tmp_path / "again", quality=0.2)
+    assert other.is_whole(row), "the row made room for itself with its weights"
+    assert wanted(more, other) == {only(more, kind).stage_id for kind in ("data", "probe")}
+    assert not other.is_whole(only(plan, "sasrec").stage_id)
+
+
+def test_a_whole_stage_is_never_replaced_by_a_row(stages: StageStore, rows: StageStore, tmp_path: Path) -> None:
+    plan = plan_of(FINETUNE)
+    build_all(stages, plan, tmp_path / "scratch")
+    row = only(plan, "finetune").stage_id
+    keep_row(stages, row, rows)
+    put_back(rows, row, stages)
+    assert stages.is_whole(row)
+    manifest = (rows.path(row) / "manifest.json").read_text()
+    keep_row(stages, row, rows)
+    assert (rows.path(row) / "manifest.json").read_text() == manifest
+    assert json.loads(manifest)["left_out"] == ["weights.safetensors"]
+
+
+def test_what_a_drawn_point_will_read_is_wanted_though_no_row_reads_it_yet(stages: StageStore) -> None:
+    plan = plan_of(FINETUNE)
+    plan.trials.clear()
+    assert wanted(plan, stages) == set(plan.stages)
+
+
+def test_a_question_runs_what_is_not_kept_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    space, calls = space_of(FINETUNE, seeds=[0, 1]), list[list[str]]()
+    plan = make_plan(space)
+    one = study.Study(tmp_path / "storage", tmp_path / "study", ["seeds=2"])
+
+    class Sweep:
+        """Builds everything at once, and ends well."""
+
+        returncode: int | None = None
+
+        def __init__(self, command: list[str]) -> None:
+            calls.append(command)
+
+        def __enter__(self) -> "Sweep":
+            return self
+
+        def __exit__(self, *error: object) -> None:
+            return None
+
+        def wait(self, timeout: float) -> None:
+            build_all(one.stages, plan, tmp_path / "scratch")
+            self.returncode = 0
+
+    monkeypatch.setattr(study.subprocess, "Popen", Sweep)
+    monkeypatch.setattr(study, "load_search_space", lambda name, settings: space)
+    assert one.answer("depth") == 0
+    (command,) = calls
+    assert command[2] == "study/depth"
+    assert command[-2:] == ["--set", "seeds=2"]
+    frame = pd.read_csv(one.record / "depth.csv")
+    assert (frame["status"] == "finished").all()
+    shutil.rmtree(one.storage)
+    assert one.answer("depth") == 0
+    assert len(calls) == 1, "kept rows are done, on any machine"
+    assert one.stages.is_done(only(plan_of(FINETUNE), "finetune").stage_id)
+
+
+def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
+    plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}}, seeds=[0, 1])
+    one = study.Study(tmp_path / "storage", tmp_path / "study", [])
+    build_all(one.stages, plan, tmp_path / "scratch")
+    for trial in plan.trials:
+        keep_row(one.stages, trial.stage_id, one.rows)
+    collect(plan.trials, one.rows.root).to_csv(one.record / "depth.csv", index=False)
+    page = write_page(one.record)
+    text = page.read_text()
+    assert page == tmp_path / "study.md"
+    assert "| finetune | 2 |" in text
+    assert "| finetune | 4 |" in text
+    assert "## Not answered yet" in text
+    assert "cannot be told here" in text
+    assert (tmp_path / "study" / "figures" / "depth" / "depth_ndcg_at_10.png").is_file()
+    assert page_text(one.record) == text, "from the same rows, the same page"
+
+
+def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
+    assert {claim.verdict for claim in claims(Evidence({}, {}))} == {"cannot be told here"}
+
+
+def test_every_question_has_a_file_and_a_tier() -> None:
+    files = {path.stem for path in (SPACES_FOLDER / "study").glob("[!_]*.yaml")}
+    assert {question.name for question in QUESTIONS} == files == {name for names in TIERS.values() for name in names}
+
+
+def test_the_page_in_the_repository_is_that_of_its_rows() -> None:
+    assert PAGE.read_text() == page_text(PAGE.with_suffix("")), "run `python -m orchestrator.study --page`"
