@@ -3,9 +3,9 @@
 MovieLens-100K, the first four layers of SmolLM2-135M-Instruct (4-bit-quantised weights), LoRA on the MLPs, one SASRec
 table a seed that both share. The authors' procedure runs 20 epochs as their script does (batch 32, learning rate 1e-3,
 50 steps of warm-up, cosine) and is ranked after each as we rank: whole catalogue, seen items masked. Its time is that
-of its best epoch. Ours is `fit` with 16 windows a batch, ranked every 20 steps (a third of a pass); its time is that of the
-first ranking that is as good, the median of three runs before, amid and after the authors' epochs. The short form has
-fewer epochs and one seed, so its figure says little.
+of its best epoch. Ours is `fit` with 16 windows a batch, ranked every 20 steps (a third of a pass); its time is that of
+the first ranking that is as good, the median of three runs before, amid and after the authors' epochs. The short form
+has fewer epochs and one seed, so its figure says little.
 """
 
 import math

@@ -1,6 +1,7 @@
 """`python -m orchestrator.study`: the questions of a tier, one sweep after another; what is kept is not run again."""
 
 import argparse
+import json
 import logging
 import subprocess
 import sys
@@ -17,13 +18,15 @@ from orchestrator.report.results import collect, replace_file
 from orchestrator.space.search_space import load_search_space
 from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.study.page import PAGE, write_page
+from orchestrator.study.page import DATA_FACTS, PAGE, write_page
 from orchestrator.study.questions import TIERS
 from orchestrator.study.rows import keep_row, put_back
+from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[2]
 _KEEP_EVERY_S = 30.0
+_PATH = "data.path"
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,20 @@ class Study:
         progress(f"{question}: {len(wanted) - len(missing)} of {len(wanted)} rows are kept")
         code = self._sweep(question, wanted) if missing else 0
         table = collect(plan.trials, self.rows.root, read_test=space.select.read_test)
+        # Where the file lay is nobody's business.
+        table = table.assign(**{_PATH: [Path(path).name for path in table[_PATH]]})
         replace_file(self.record / f"{question}.csv", table.to_csv(index=False, lineterminator="\n"))
+        for stage in plan.of_kind("data"):
+            self._describe_data(stage.stage_id, str(table[_PATH].iloc[0]))
         return code
+
+    def _describe_data(self, stage_id: str, name: str) -> None:
+        """Keeps what the page says of the data; the data themselves are never kept."""
+        if self.stages.is_done(stage_id):
+            data = SequenceDataset.load(self.stages.path(stage_id))
+            sizes = {"users": data.num_users, "items": data.num_items, "events": data.num_events}
+            facts = {"file": name, **sizes, "fingerprint": data.fingerprint}
+            replace_file(self.record / DATA_FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _sweep(self, question: str, rows: Sequence[str]) -> int:
         # Another data set or a changed file is another sweep.

@@ -16,6 +16,8 @@ from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.questions import QUESTIONS, Question
 from slmrec_core.metrics import EQUAL_MARGIN
 
+DATA_FACTS = "data.json"
+"""In a record: the file's name, users, items, events, fingerprint."""
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
 _METRIC = "ndcg_at_10"
 
@@ -26,8 +28,9 @@ def write_page(record: Path) -> Path:
     for question, frame in _answered(record):
         rows = frame[frame["status"] == "finished"]
         if rows["num_layers"].nunique() > 1:
-            title = f"{question.title} {_data(rows)}".strip()
-            draw(curves(frame, record / "rows"), frame, record / "figures" / question.name, title, _seeds(rows))
+            draw(
+                curves(frame, record / "rows"), frame, record / "figures" / question.name, question.title, _seeds(rows)
+            )
     return replace_file(page, page_text(record))
 
 
@@ -67,7 +70,7 @@ def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> st
     facts = _facts(record, stages)
     trained = pd.concat([frame[frame["method"] != "sasrec"] for frame in frames])
     protocol = {
-        "data": _data(frames[0]),
+        "data": _data(record),
         "split": "leave-one-out by time: the last item is test, the one before it valid",
         "ranking": "the whole catalogue; items of the history are masked; ties count against the model",
         "history": f"the newest {_one(frames, 'max_seq_len')} items",
@@ -196,8 +199,10 @@ def _facts(record: Path, stages: Sequence[str]) -> dict[str, str]:
     }
 
 
-def _data(frame: pd.DataFrame) -> str:
-    return f"{Path(str(frame['data.path'].iloc[0])).stem}"
+def _data(record: Path) -> str:
+    facts = json.loads((record / DATA_FACTS).read_text())
+    sizes = ", ".join(f"{facts[name]:,} {name}" for name in ("users", "items", "events"))
+    return f"`{facts['file']}`, after the 5-core: {sizes} (fingerprint `{facts['fingerprint'][:12]}`)"
 
 
 def _seeds(frame: pd.DataFrame) -> str:

@@ -18,6 +18,7 @@ from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.page import PAGE, page_text, write_page
 from orchestrator.study.questions import QUESTIONS, TIERS
 from orchestrator.study.rows import keep_row, put_back
+from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import CheckpointError
 from tests.orchestrator.fake_stages import write_stage
 from tests.orchestrator.small_spaces import only, plan_of, space_of
@@ -130,9 +131,11 @@ def test_what_a_drawn_point_will_read_is_wanted_though_no_row_reads_it_yet(stage
     assert wanted(plan, stages) == set(plan.stages)
 
 
-def test_a_question_runs_what_is_not_kept_and_nothing_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_question_runs_what_is_not_kept_and_nothing_twice(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tiny_dataset: SequenceDataset
+) -> None:
     space, calls = space_of(FINETUNE, seeds=[0, 1]), list[list[str]]()
-    plan = make_plan(space)
+    plan, dataset = make_plan(space), tiny_dataset
     one = study.Study(tmp_path / "storage", tmp_path / "study", ["seeds=2"])
 
     class Sweep:
@@ -155,10 +158,12 @@ def test_a_question_runs_what_is_not_kept_and_nothing_twice(tmp_path: Path, monk
 
     monkeypatch.setattr(study.subprocess, "Popen", Sweep)
     monkeypatch.setattr(study, "load_search_space", lambda name, settings: space)
+    monkeypatch.setattr(study.SequenceDataset, "load", lambda folder: dataset)
     assert one.answer("depth") == 0
     (command,) = calls
     assert command[2] == "study/depth"
     assert command[-2:] == ["--set", "seeds=2"]
+    assert json.loads((one.record / "data.json").read_text())["users"] == dataset.num_users
     frame = pd.read_csv(one.record / "depth.csv")
     assert (frame["status"] == "finished").all()
     shutil.rmtree(one.storage)
@@ -174,9 +179,12 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     for trial in plan.trials:
         keep_row(one.stages, trial.stage_id, one.rows)
     collect(plan.trials, one.rows.root).to_csv(one.record / "depth.csv", index=False)
+    facts = {"file": "log.txt", "users": 1_234, "items": 56, "events": 7_890, "fingerprint": "ab" * 32}
+    (one.record / "data.json").write_text(json.dumps(facts))
     page = write_page(one.record)
     text = page.read_text()
     assert page == tmp_path / "study.md"
+    assert "`log.txt`, after the 5-core: 1,234 users" in text
     assert "| finetune | 2 |" in text
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
