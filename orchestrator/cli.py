@@ -1,4 +1,4 @@
-"""The orchestrator's only command line; `sweep.py` calls it."""
+"""The orchestrator's command lines: that of `sweep.py`, and that of `python -m orchestrator.study`."""
 
 import argparse
 import logging
@@ -6,7 +6,7 @@ import os
 import stat
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from orchestrator.space.search_space import SearchSpace, load_search_space, spac
 from orchestrator.storage.failures import describe
 from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder, sweeps
+from orchestrator.study.questions import RECORD, TIERS
 from slmrec_core.errors import ConfigError, RunError, UserError
 
 EXIT_FAILED, EXIT_USER_ERROR = 1, 2
@@ -32,11 +33,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Returns:
         0 done, 1 a run failed, 2 the user's mistake, 128 + n ended by signal n.
     """
-    options = _parser().parse_args(arguments)
+    return _guarded(_run, _parser().parse_args(arguments))
+
+
+def study_main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `python -m orchestrator.study [--tier N] [--set KEY=VALUE]... [--storage DIR] [--record DIR] [--page]`.
+
+    Returns:
+        As `main`, of the first sweep that did not end well.
+    """
+    return _guarded(_run_study, _study_parser().parse_args(arguments))
+
+
+def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
+    """Exit codes and messages of what can go wrong."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("slmrec_core").setLevel(logging.INFO)
     try:
-        return _run(options)
+        return run(options)
     except UserError as error:
         complain(str(error))
         return EXIT_USER_ERROR
@@ -62,6 +76,29 @@ def _run(options: argparse.Namespace) -> int:
     from orchestrator.runner import Sweep, run_sweep  # noqa: PLC0415
 
     return run_sweep(Sweep(space_name, space, plan, storage, folder, command))
+
+
+def _run_study(options: argparse.Namespace) -> int:
+    # matplotlib and pandas, for people who only ask for --help.
+    from orchestrator.study.page import write_page  # noqa: PLC0415
+    from orchestrator.study.study import Study  # noqa: PLC0415
+
+    study = Study(storage_folder(options.storage), Path(options.record), options.set)
+    code = 0 if options.page else study.run(options.tier)
+    say(f"Written  {write_page(study.record)}")
+    return code
+
+
+def _study_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="orchestrator.study", description="The redundancy study: its rows, its tests and its page."
+    )
+    parser.add_argument("--tier", type=int, choices=sorted(TIERS), default=1, help="which questions (default: 1)")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a setting for all questions")
+    parser.add_argument("--storage", metavar="DIR", help="as for sweep.py")
+    parser.add_argument("--record", default=str(RECORD), metavar="DIR", help="where rows are kept (docs/study)")
+    parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is kept")
+    return parser
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -83,7 +83,7 @@ class SearchSpace(FrozenConfig):
     """Limits."""
     compare: list[str] = []
     """`<row>-<layers> vs <row>-<layers>`: the paired tests, listed before anything is measured; Holm's correction is
-    over all of them. None = each distilled student against its teacher and the model fine-tuned at its depth."""
+    over all of them. Empty = each distilled student against its teacher and the model fine-tuned at its depth."""
 
     @model_validator(mode="before")
     @classmethod

@@ -80,8 +80,13 @@ class StageStore:
 
     def is_whole(self, name: str) -> bool:
         """True = everything that the stage had when it was built is there, weights too: other stages can read it."""
-        manifest = self.root / name / MANIFEST
-        return manifest.is_file() and not json.loads(manifest.read_text()).get(LEFT_OUT)
+        if not self.is_done(name):
+            return False
+        try:
+            return not json.loads((self.root / name / MANIFEST).read_text()).get(LEFT_OUT)
+        except ValueError:
+            # A damaged manifest is told by `verify`, before anything of the stage is used.
+            return True
 
     @contextlib.contextmanager
     def build(self, stage: Stage, provenance: Mapping[str, object]) -> Iterator[Path]:

@@ -1,8 +1,9 @@
 """`docs/study.md`: every number of it is computed from the kept rows, none is typed."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -18,7 +19,6 @@ from slmrec_core.metrics import EQUAL_MARGIN
 
 DATA_FACTS = "data.json"
 """In a record: the file's name, users, items, events, fingerprint."""
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "study.md"
 _METRIC = "ndcg_at_10"
 
 
@@ -92,7 +92,9 @@ def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> st
 def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison], record: Path) -> str:
     chosen = best_settings(frame)
     reader = RankReader(record / "rows")
-    parts = [f"## {question.title}", question.text, _rows_table(chosen.frame, reader)]
+    # Settings to choose from are all shown, where they are what the question is about.
+    shown = chosen.frame if f"test/{_METRIC}" in frame else frame[frame["status"] == "finished"]
+    parts = [f"## {question.title}", question.text, _rows_table(shown, set(chosen.frame["stage_id"]), reader)]
     figure = record / "figures" / question.name / "depth_ndcg_at_10.png"
     if figure.is_file():
         parts.insert(2, f"![{question.title}]({record.name}/figures/{question.name}/{figure.name})")
@@ -100,24 +102,27 @@ def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison
         parts.append(_tests_table(tests))
     if question.costs:
         parts.append(_costs_table(chosen.frame))
-    parts += chosen.notes
     missing = frame.loc[frame["status"] != "finished", "trial_id"]
     if len(missing):
         parts.append(f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.")
     return "\n\n".join(parts)
 
 
-def _rows_table(frame: pd.DataFrame, reader: RankReader) -> str:
+def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) -> str:
+    """One line for each row, depth and learning rate; of several rates the chosen one's value is bold."""
     read_test = f"test/{_METRIC}" in frame
     has_change = "test/state_change" in frame
     header = ["row", "layers", "learning rate", "seeds", "best epoch", "valid NDCG@10"]
     header += ["test NDCG@10", "95 %", "test HR@10", "test MRR"] if read_test else []
     header += ["turns the state by"] if has_change else []
     lines = []
-    for row, layers, group in row_groups(frame):
-        cells = [row, str(layers), _rate(group), str(group["seed"].nunique())]
+    frame = frame.assign(rate=[_rate(row) for _, row in frame.iterrows()])
+    several = frame.groupby(["row", "num_layers"])["rate"].nunique().max() > 1
+    for (row, layers, rate), group in frame.groupby(["row", "num_layers", "rate"]):
+        cells = [str(row), str(layers), rate, str(group["seed"].nunique())]
         cells += [", ".join(f"{epoch:.0f}" for epoch in group["best_epoch"].dropna()) or "–"]
-        cells.append(_mean_sd(group, f"valid/{_METRIC}"))
+        valid = _mean_sd(group, f"valid/{_METRIC}")
+        cells.append(f"**{valid}**" if several and set(group["stage_id"]) <= chosen else valid)
         if read_test:
             is_probe = (group["method"] == "probe").all()
             places = [(str(stage), layers if is_probe else None) for stage in group.sort_values("seed")["stage_id"]]
@@ -218,10 +223,9 @@ def _selection(frames: Sequence[pd.DataFrame]) -> str:
     return f"a fixed sample of {float(sizes):,.0f} users" if sizes else "all users"
 
 
-def _rate(group: pd.DataFrame) -> str:
-    is_table = (group["method"] == "sasrec").all()
-    name = "item_table.training.learning_rate" if is_table else "training.learning_rate"
-    return ", ".join(sorted({f"{value:g}" for value in group[name]}))
+def _rate(row: "pd.Series[Any]") -> str:
+    name = "item_table.training.learning_rate" if row["method"] == "sasrec" else "training.learning_rate"
+    return f"{row[name]:g}"
 
 
 def _mean_sd(group: pd.DataFrame, metric: str) -> str:

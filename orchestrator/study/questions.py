@@ -1,6 +1,10 @@
 """The questions of the study, one search space each, by tier: what is asked, and in which order it is answered."""
 
 from dataclasses import dataclass
+from pathlib import Path
+
+RECORD = Path(__file__).resolve().parents[2] / "docs" / "study"
+"""Where our own rows are kept; the page lies beside it."""
 
 
 @dataclass(frozen=True)

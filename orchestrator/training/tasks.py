@@ -84,11 +84,12 @@ def build_tested(job: Job, folder: Path) -> None:
     trained = job.store.path(job.stage.untested.stage_id)
     recommender = Recommender.from_pretrained(trained / "model")
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
+    reading = time.monotonic()
     (test,) = evaluator.rank_split(recommender.network.to(device), "test")
-    seconds = time.monotonic() - started
     result = json.loads((trained / "result.json").read_text())
     result["metrics"] |= {name: value for ranking in test for name, value in ranking.metrics().items()}
-    result |= {"users_per_second": dataset.num_users / seconds, "seconds": result["seconds"] + seconds}
+    result["users_per_second"] = dataset.num_users / (time.monotonic() - reading)
+    result["seconds"] += time.monotonic() - started
     recommender.metadata["metrics"] = result["metrics"]
     recommender.save_pretrained(folder / "model")
     shutil.copyfile(trained / "metrics.jsonl", folder / "metrics.jsonl")

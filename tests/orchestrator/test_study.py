@@ -13,10 +13,10 @@ from orchestrator.report.rank_reader import RankReader
 from orchestrator.report.results import collect
 from orchestrator.space.search_space import SPACES_FOLDER
 from orchestrator.storage.stages import StageStore
-from orchestrator.study import __main__ as study
+from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
-from orchestrator.study.page import PAGE, page_text, write_page
-from orchestrator.study.questions import QUESTIONS, TIERS
+from orchestrator.study.page import page_text, write_page
+from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import CheckpointError
@@ -203,4 +203,4 @@ def test_every_question_has_a_file_and_a_tier() -> None:
 
 
 def test_the_page_in_the_repository_is_that_of_its_rows() -> None:
-    assert PAGE.read_text() == page_text(PAGE.with_suffix("")), "run `python -m orchestrator.study --page`"
+    assert RECORD.with_suffix(".md").read_text() == page_text(RECORD), "run `python -m orchestrator.study --page`"
