@@ -1,31 +1,49 @@
 """A trained network together with its catalogue: raw item ids in, ranked raw item ids out; saved without pickle."""
 
-import json
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float, Int
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from slmrec_core.catalogue import Catalogue
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets
-from slmrec_core.models.decoder import empty_decoder
-from slmrec_core.models.prompt import Prompt
-from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
-from slmrec_core.models.sasrec import SASRec, SASRecConfig
+from slmrec_core.model_files import StoredModel, read_model, write_model
+from slmrec_core.models.hub import hub_faults
+from slmrec_core.models.recommender import RecommenderModel
+from slmrec_core.models.sasrec import SASRec
 from slmrec_core.session import Session
 from slmrec_core.structures import PAD_ITEM
 
-FORMAT_VERSION = 1
+logger = logging.getLogger(__name__)
+
 _ROWS_PER_PASS = 256
 """Histories in one forward pass: memory must not grow with how many are asked for."""
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_CARD = """---
+{{ card_data }}
+---
+
+# A sequential recommender by slmrec
+
+Ranks the items of its catalogue after a user's history of raw item ids.
+
+```python
+import slmrec_core as slm
+
+model = slm.Recommender.from_pretrained("<this directory or repository>")
+model.recommend([["<item id>", "<item id>"]], k=10)
+```
+
+`config.json` holds how it was trained and what was measured (`metadata`), `items.json` the catalogue.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,10 +53,14 @@ class Recommendations:
     item_ids: list[list[str]]
     """Raw ids; fewer than k where the catalogue has no more that may be recommended."""
     scores: Float[np.ndarray, "history k"]
-    """Inner products; −inf where there is no item."""
+    """Inner products, or training events where `by_popularity`; −inf where there is no item."""
+    unknown_items: list[list[str]]
+    """Items of each history that the catalogue lacks; they were left out of it."""
+    by_popularity: list[bool]
+    """True = nothing was left of the history, so these are the items that most users chose."""
 
 
-class Recommender:
+class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], model_card_template=_CARD):
     """Answers with raw item ids.
 
     Args:
@@ -46,7 +68,13 @@ class Recommender:
         item_ids: Raw ids, index 0 standing for padding.
         max_seq_len: Longest history that the network reads; the newest items are kept.
         metadata: What the model is and how it was made, as JSON values.
+        titles: Of the items, index 0 for padding; None = unknown.
+        counts: Training events of the items, index 0 for padding; None = unknown, and then a history must not be empty.
     """
+
+    def __new__(cls, *arguments: object, **named: object) -> "Recommender":
+        """Plain: the hub's mixin would look through every argument for a configuration of its own."""
+        return object.__new__(cls)
 
     def __init__(
         self,
@@ -54,12 +82,22 @@ class Recommender:
         item_ids: Sequence[str],
         max_seq_len: int,
         metadata: dict[str, object] | None = None,
+        titles: Sequence[str] | None = None,
+        counts: Sequence[int] | None = None,
     ) -> None:
         self.network = network.eval()
-        self.item_ids = [str(item) for item in item_ids]
+        self.catalogue = Catalogue(
+            tuple(map(str, item_ids)),
+            None if titles is None else tuple(map(str, titles)),
+            None if counts is None else tuple(map(int, counts)),
+        )
         self.max_seq_len = max_seq_len
         self.metadata = metadata or {}
-        self._columns = {item: column for column, item in enumerate(self.item_ids) if column != PAD_ITEM}
+
+    @property
+    def item_ids(self) -> tuple[str, ...]:
+        """Raw ids by column of the scores, index 0 standing for padding."""
+        return self.catalogue.item_ids
 
     def merge_lora(self) -> "Recommender":
         """The same recommender with its low-rank updates merged into the weights, as `RecommenderModel.merge_lora`
@@ -71,62 +109,77 @@ class Recommender:
 
     @torch.no_grad()
     def recommend(
-        self, histories: Sequence[Sequence[str | int]], k: int = 10, exclude_seen: bool = True
+        self,
+        histories: Sequence[Sequence[str | int]],
+        k: int = 10,
+        exclude_seen: bool = True,
+        allowed_items: Sequence[str | int] | None = None,
     ) -> Recommendations:
         """The `k` best items for each history.
+
+        Items that the catalogue lacks are left out of a history and reported. A history of which nothing is left gets
+        the items that most users chose, and that is reported, too.
 
         Args:
             histories: Raw item ids, oldest first.
             k: How many, at least 1.
             exclude_seen: Leave the items of the history out.
+            allowed_items: Nothing else is recommended; None = the whole catalogue.
 
         Raises:
             ConfigError: `k` is below 1.
-            DataError: A history is empty or holds an item that the catalogue lacks.
+            DataError: `allowed_items` is empty or holds an item that the catalogue lacks, or a history is empty and the
+                model has no counts.
         """
-        columns = [self.to_columns(history, row) for row, history in enumerate(histories)]
-        return self.best_items(self.user_vectors(columns), columns, k, exclude_seen)
+        columns, unknown = self._read(histories)
+        return self.best_items(self._vectors(columns), columns, unknown, k, exclude_seen, allowed_items)
 
-    def session(self, history: Sequence[str | int]) -> Session:
+    def session(self, history: Sequence[str | int] = ()) -> Session:
         """One user whose next events will come one by one; each request then reads only what is new.
 
         Raises:
-            DataError: The history is empty or holds an item that the catalogue lacks.
+            DataError: The history holds an item that the catalogue lacks.
         """
-        return Session(self, self.to_columns(history, row=0))
+        return Session(self, self.catalogue.columns(history, "the history of a session") if len(history) else [])
 
     @torch.no_grad()
     def best_items(
-        self, user_vectors: Float[Tensor, "history item_dim"], columns: list[list[int]], k: int, exclude_seen: bool
+        self,
+        user_vectors: Float[Tensor, "history item_dim"],
+        columns: list[list[int]],
+        unknown: list[list[str]],
+        k: int,
+        exclude_seen: bool,
+        allowed_items: Sequence[str | int] | None = None,
     ) -> Recommendations:
         """The `k` best items for each user vector, with the scores of some users at a time.
 
         Args:
-            user_vectors: As `user_vectors` gives them.
-            columns: The histories behind them, as `to_columns` gives them.
-            k: How many, at least 1.
-            exclude_seen: Leave the items of the history out.
-
-        Raises:
-            ConfigError: `k` is below 1.
+            user_vectors: One per history; what stands for an empty one is not read.
+            columns: The histories behind them, as columns of the scores.
+            unknown: Raw ids of each history that have no column.
+            k, exclude_seen, allowed_items: As for `recommend`, and so are the errors.
         """
         if k < 1:
             raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")
-        k, chunk = min(k, len(self._columns)), rows_per_chunk(len(self.item_ids))
+        k, chunk, nothing = min(k, len(self.catalogue)), rows_per_chunk(len(self.item_ids)), float("-inf")
+        barred = None if allowed_items is None else self._all_but(allowed_items)
         item_ids: list[list[str]] = []
         best_scores = [np.zeros((0, k), dtype=np.float32)]
         for start in range(0, len(columns), chunk):
-            scores: Tensor = self.network.score(user_vectors[start : start + chunk])
+            scores = self._scores(user_vectors[start : start + chunk], columns[start : start + chunk], start)
             if exclude_seen:
                 for row, history in enumerate(columns[start : start + chunk]):
-                    scores[row].index_fill_(0, torch.tensor(history, device=scores.device), float("-inf"))
+                    scores[row].index_fill_(0, torch.tensor(history, dtype=torch.long, device=scores.device), nothing)
+            if barred is not None:
+                scores[:, barred] = nothing
             values, best = (found.cpu().numpy() for found in scores.topk(k, dim=1))
             item_ids += [
-                [self.item_ids[column] for column, score in zip(row, row_scores, strict=True) if score > float("-inf")]
+                [self.item_ids[column] for column, score in zip(row, row_scores, strict=True) if score > nothing]
                 for row, row_scores in zip(best.tolist(), values.tolist(), strict=True)
             ]
             best_scores.append(values)
-        return Recommendations(item_ids, np.concatenate(best_scores))
+        return Recommendations(item_ids, np.concatenate(best_scores), unknown, [not history for history in columns])
 
     @torch.no_grad()
     def rank(
@@ -134,95 +187,99 @@ class Recommender:
     ) -> list[Int[np.ndarray, "candidate"]]:
         """1-based rank of every candidate among the candidates of its history; ties count against an item.
 
+        Histories are read as by `recommend`.
+
         Raises:
-            DataError: A history or candidate list is empty or holds an item that the catalogue lacks, or there is not
-                one list for each history.
+            DataError: A candidate list is empty or holds an item that the catalogue lacks, there is not one list for
+                each history, or a history is empty and the model has no counts.
         """
         if len(histories) != len(candidates):
             raise DataError(
                 f"recommender: each history needs its own list of candidates, got {len(histories)} histories and"
                 f" {len(candidates)} lists. Give as many of each."
             )
-        columns = [self.to_columns(history, row) for row, history in enumerate(histories)]
-        scores = self.network.score(self.user_vectors(columns)).cpu()
-        ranks = []
-        for row, items in enumerate(candidates):
-            own = scores[row, self.to_columns(items, row)]
-            ranks.append(rank_targets(own.expand(len(own), -1), torch.arange(len(own))).numpy())
+        columns, _ = self._read(histories)
+        asked = [self.catalogue.columns(items, f"row {row} of the candidates") for row, items in enumerate(candidates)]
+        vectors, ranks = self._vectors(columns), []
+        for start in range(0, len(columns), chunk := rows_per_chunk(len(self.item_ids))):
+            scores = self._scores(vectors[start : start + chunk], columns[start : start + chunk], start).cpu()
+            for row, items in zip(scores, asked[start : start + chunk], strict=True):
+                own = row[items]
+                ranks.append(rank_targets(own.expand(len(own), -1), torch.arange(len(own))).numpy())
         return ranks
 
-    def save_pretrained(self, directory: str | Path) -> None:
-        """Writes config.json, model.safetensors and items.json."""
-        folder = Path(directory).expanduser()
-        folder.mkdir(parents=True, exist_ok=True)
-        state = {name: tensor.detach().cpu().contiguous() for name, tensor in self.network.state_dict().items()}
-        save_file(state, folder / "model.safetensors")
-        (folder / "items.json").write_text(json.dumps(self.item_ids[1:], ensure_ascii=False), encoding="utf-8")
-        config = {
-            "format_version": FORMAT_VERSION,
-            "max_seq_len": self.max_seq_len,
-            "metadata": self.metadata,
-            **_describe(self.network),
-        }
-        (folder / "config.json").write_text(json.dumps(config, indent=2, sort_keys=True))
-
-    @classmethod
-    def from_pretrained(cls, directory: str | Path) -> "Recommender":
-        """Reads what `save_pretrained` wrote; nothing is unpickled, no backbone is fetched.
+    def embed_users(self, histories: Sequence[Sequence[str | int]]) -> Float[np.ndarray, "history item_dim"]:
+        """The vector of each user, float32; its inner products with the item table are the scores.
 
         Raises:
-            CheckpointError: A file is missing, damaged, or of a newer format.
+            DataError: A history holds no item that the catalogue knows.
         """
-        folder = Path(directory).expanduser()
-        try:
-            config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-            if config["format_version"] != FORMAT_VERSION:
-                raise CheckpointError(
-                    f"model {folder}: format_version must be {FORMAT_VERSION}, got {config['format_version']}."
-                    " Use the version of slmrec that wrote it."
+        columns, _ = self._read(histories)
+        for row, history in enumerate(columns):
+            if not history:
+                raise DataError(
+                    f"recommender: row {row} must hold a known item to have a vector, got {list(histories[row])[:3]}."
                 )
-            items = json.loads((folder / "items.json").read_text(encoding="utf-8"))
-            state = load_file(folder / "model.safetensors")
-            network = _rebuild(config, state)
-            network.load_state_dict(state)
-            if len(items) != len(network.item_table) - 1:
-                raise ValueError(
-                    f"{len(items)} items for {len(network.item_table)} rows of the table, padding included"
-                )
-            return cls(network, ["", *items], config["max_seq_len"], config["metadata"])
-        # Whatever stands in these files must not surface as an error of the code that reads it.
-        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            if isinstance(error, CheckpointError):
-                raise
-            raise CheckpointError(
-                f"model {folder}: cannot be read, got {error!r}. It needs config.json, items.json and model.safetensors"
-                " as save_pretrained wrote them."
-            ) from error
+        found: np.ndarray = self._vectors(columns).float().cpu().numpy()
+        return found
 
-    def to_columns(self, items: Sequence[str | int], row: int) -> list[int]:
-        """Columns of the scores that belong to raw item ids.
+    def save_pretrained(self, save_directory: str | Path, **options: Any) -> str | None:
+        """Writes config.json, model.safetensors and items.json, each whole or not at all, and a card if there is none.
 
         Args:
-            items: At least one.
-            row: Which history they are, for the message.
+            save_directory: Made if it is not there.
+            options: Of the hub's mixin: `push_to_hub=True, repo_id=…` sends the directory to the hub as well.
+
+        Returns:
+            The commit's address if it was pushed.
+        """
+        folder = Path(save_directory).expanduser()
+        write_model(folder, StoredModel(self.network, self.catalogue, self.max_seq_len, self.metadata))
+        if not (folder / "README.md").exists():
+            self.generate_model_card().save(folder / "README.md")
+        if options.pop("push_to_hub", False):
+            return str(self.push_to_hub(options.pop("repo_id", None) or folder.name, **options))
+        return None
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **options: Any) -> "Recommender":
+        """Reads what `save_pretrained` wrote; nothing is unpickled, no backbone is fetched.
+
+        Args:
+            pretrained_model_name_or_path: A directory, else a repository of the hub.
+            options: For a repository: `revision`, `token`, `cache_dir` … of `huggingface_hub.snapshot_download`.
 
         Raises:
-            DataError: There is no item, or the catalogue lacks one.
+            CheckpointError: There is no such directory or repository, or a file in it is missing, altered, damaged, or
+                of another format.
         """
-        unknown = [item for item in items if str(item) not in self._columns]
-        if unknown or not len(items):
-            raise DataError(
-                f"recommender: row {row} must hold known items, got {unknown[:3] or 'no item'}."
-                f" The catalogue has {len(self._columns)} items; leave out those that it lacks."
-            )
-        return [self._columns[str(item)] for item in items]
+        folder = Path(pretrained_model_name_or_path).expanduser()
+        name = str(pretrained_model_name_or_path)
+        if not folder.is_dir() and not folder.is_absolute() and name.count("/") == 1:
+            faults: tuple[type[Exception], ...] = (ValueError, *hub_faults())
+            try:
+                folder = Path(snapshot_download(name, **options))
+            except faults as error:
+                raise CheckpointError(
+                    f"model {name}: there is no such directory, and the hub gave none, got {error}. Mind the spelling."
+                ) from error
+        stored = read_model(folder)
+        catalogue = stored.catalogue
+        return cls(
+            stored.network,
+            catalogue.item_ids,
+            stored.max_seq_len,
+            stored.metadata,
+            catalogue.titles,
+            catalogue.counts,
+        )
 
     @torch.no_grad()
     def user_vectors(self, histories: list[list[int]]) -> Float[Tensor, "history item_dim"]:
         """The user after each history.
 
         Args:
-            histories: As `to_columns` gives them, oldest first; the newest `max_seq_len` are read.
+            histories: Columns of the scores, oldest first, at least one each; the newest `max_seq_len` are read.
         """
         device = self.network.item_table.device
         if not histories:
@@ -237,49 +294,45 @@ class Recommender:
             vectors.append(self.network(item_ids[part].to(device), read_mask[part].to(device)).user_vectors)
         return torch.cat(vectors)
 
+    def _read(self, histories: Sequence[Sequence[str | int]]) -> tuple[list[list[int]], list[list[str]]]:
+        """Columns of the known items of each history, and the unknown ones; the log says if there are any."""
+        read = [self.catalogue.known(history) for history in histories]
+        columns, unknown = [known for known, _ in read], [others for _, others in read]
+        if (lacking := sum(map(bool, unknown))) > 0:
+            logger.info("recommender: %d of %d histories hold items that the catalogue lacks", lacking, len(histories))
+        if (empty := sum(not history for history in columns)) > 0:
+            logger.info("recommender: %d of %d histories are empty: by popularity", empty, len(histories))
+        return columns, unknown
 
-def _describe(network: RecommenderModel | SASRec) -> dict[str, object]:
-    if isinstance(network, SASRec):
-        return {"kind": "sasrec", "network": network.config.model_dump(mode="json")}
-    decoder = network.decoder.config.to_dict()  # type: ignore[union-attr, operator]
-    return {
-        "kind": "llm",
-        "network": network.config.model_dump(mode="json"),
-        "decoder": {key: value for key, value in decoder.items() if _is_architecture(key)},
-        "vocab_size": network.vocab_size,
-        "prompt": {"before": network.prompt.before, "after": network.prompt.after},
-        "compute_dtype": str(network.compute_dtype).removeprefix("torch."),
-    }
+    def _vectors(self, columns: list[list[int]]) -> Float[Tensor, "history item_dim"]:
+        """User vectors; zeros for an empty history."""
+        there = [row for row, history in enumerate(columns) if history]
+        found = self.user_vectors([columns[row] for row in there])
+        if len(there) == len(columns):
+            return found
+        rows = torch.tensor(there, dtype=torch.long, device=found.device)
+        return found.new_zeros(len(columns), found.shape[1]).index_copy(0, rows, found)
 
+    def _scores(
+        self, user_vectors: Float[Tensor, "history item_dim"], columns: list[list[int]], start: int
+    ) -> Float[Tensor, "history row"]:
+        """Scores of every row of the table; for an empty history the items' counts."""
+        scores: Tensor = self.network.score(user_vectors)
+        for row, history in enumerate(columns):
+            if not history:
+                scores[row, PAD_ITEM + 1 :] = self._popularity(start + row).to(scores)
+        return scores
 
-def _is_architecture(key: str) -> bool:
-    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version", "architectures")
+    def _popularity(self, row: int) -> Float[Tensor, "item"]:
+        if self.catalogue.counts is None:
+            raise DataError(
+                f"recommender: row {row} must hold a known item, got none, and this model does not know which items are"
+                " popular. Give a history, or make the model with counts."
+            )
+        return torch.tensor(self.catalogue.counts[PAD_ITEM + 1 :], dtype=torch.float32)
 
-
-def _rebuild(config: dict[str, object], state: dict[str, Tensor]) -> RecommenderModel | SASRec:
-    """The network with random weights, of the shapes that the saved state has."""
-    described = dict(config)
-    if described["kind"] == "sasrec":
-        rows, _ = state["item_embedding.weight"].shape
-        positions = state["position_embedding.weight"].shape[0]
-        return SASRec(SASRecConfig.model_validate(described["network"]), rows - 1, positions)
-    if described["kind"] != "llm":
-        raise ConfigError(f"model: kind must be 'llm' or 'sasrec', got {described['kind']!r}.")
-    prompt = described["prompt"]
-    if not isinstance(prompt, dict):
-        raise ConfigError(f"model: prompt must hold token ids before and after the items, got {prompt!r}.")
-    # The vocabulary is not saved: only the template's rows of it are ever read, and these are in the state.
-    # transformers would warn of special tokens outside it.
-    no_vocabulary = {"vocab_size": 1, **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
-    decoder = empty_decoder({**described["decoder"], **no_vocabulary})  # type: ignore[dict-item]
-    network = RecommenderModel(
-        RecommenderConfig.model_validate(described["network"]),
-        decoder,
-        Prompt(tuple(prompt["before"]), tuple(prompt["after"])),
-        state["item_table"],
-        _DTYPES[str(described["compute_dtype"])],
-    )
-    network.vocab_size = int(str(described["vocab_size"]))
-    if not any("lora_" in name for name in state):
-        network.merge_lora()
-    return network
+    def _all_but(self, allowed_items: Sequence[str | int]) -> Tensor:
+        """True = a column that may not be recommended."""
+        barred = torch.ones(len(self.item_ids), dtype=torch.bool, device=self.network.item_table.device)
+        barred[self.catalogue.columns(allowed_items, "allowed_items")] = False
+        return barred

@@ -1,5 +1,6 @@
 """One user whose events arrive one by one: what was read is kept, so the next request costs one item."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -39,22 +40,18 @@ class Session:
         Raises:
             DataError: The catalogue lacks the item.
         """
-        self._columns += self._recommender.to_columns([item], row=0)
+        self._columns += self._recommender.catalogue.columns([item], "the next event of a session")
         self._user_vector = None
 
-    def recommend(self, k: int = 10, exclude_seen: bool = True) -> "Recommendations":
-        """The `k` best items, as the one row of `Recommendations`.
-
-        Args:
-            k: How many, at least 1.
-            exclude_seen: Leave the items of the history out.
-
-        Raises:
-            ConfigError: `k` is below 1.
-        """
+    def recommend(
+        self, k: int = 10, exclude_seen: bool = True, allowed_items: Sequence[str | int] | None = None
+    ) -> "Recommendations":
+        """The `k` best items, as the one row of `Recommendations`; for the rest see `Recommender.recommend`."""
+        if not self._columns:
+            return self._recommender.recommend([[]], k, exclude_seen, allowed_items)
         if self._user_vector is None:
             self._user_vector = self._read()
-        return self._recommender.best_items(self._user_vector, [self._columns], k, exclude_seen)
+        return self._recommender.best_items(self._user_vector, [self._columns], [[]], k, exclude_seen, allowed_items)
 
     def _read(self) -> Float[Tensor, "1 item_dim"]:
         recommender, network = self._recommender, self._recommender.network

@@ -78,7 +78,10 @@ def write_trained(
         "data_fingerprint": dataset.fingerprint,
         "metrics": metrics,
     }
-    Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata).save_pretrained(folder / "model")
+    titles = None if dataset.titles is None else list(dataset.titles)
+    counts = dataset.train_counts.tolist()
+    model = Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata, titles, counts)
+    model.save_pretrained(folder / "model")
     write_result(folder, result)
     return result
 

@@ -132,6 +132,14 @@ class SequenceDataset:
         return self.num_repeats / self.num_events
 
     @cached_property
+    def train_counts(self) -> Int64[np.ndarray, " items_and_padding"]:
+        """Training events of each item, 0 at index 0."""
+        size, ends = self.num_items + 1, self.history_ends("train")
+        held_out = np.concatenate([self.events[ends], self.events[ends + 1]])
+        counts: np.ndarray = np.bincount(self.events, minlength=size) - np.bincount(held_out, minlength=size)
+        return counts
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 over ids, events and offsets: equal for two data sets that no model could tell apart."""
         digest = hashlib.sha256()

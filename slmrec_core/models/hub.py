@@ -61,7 +61,7 @@ def hub_snapshot(pinned: str) -> Path:
         raise ConfigError(f"backbone: must be a model of the hub, got {pinned!r}. The hub says: {error}") from error
     try:
         return Path(snapshot_download(repository, revision=commit, allow_patterns=_FILES, etag_timeout=HUB_TIMEOUT_S))
-    except _hub_faults() as error:
+    except hub_faults() as error:
         raise DownloadError(
             f"backbone: {repository!r} at revision {commit} could not be downloaded, got {error}."
             " Try again, or name a local model directory."
@@ -92,7 +92,7 @@ def _current_commit(repository: str, revision: str | None, hint: str) -> str:
                 f"backbone: must be an alias, a model directory, a GGUF file or a model of the hub, got {wanted!r}."
                 f" The hub says: {str(error).strip()} {hint}"
             ) from error
-        except _hub_faults() as error:
+        except hub_faults() as error:
             reason = f"cannot be reached ({error})"
     if (commit := _newest_cached(repository, revision)) is None:
         raise DownloadError(
@@ -135,7 +135,7 @@ def _is_whole(folder: Path) -> bool:
     return (folder / "config.json").is_file() and has_weights and has_tokenizer(folder)
 
 
-def _hub_faults() -> tuple[type[Exception], ...]:
+def hub_faults() -> tuple[type[Exception], ...]:
     """What the hub's client raises without a network: OSError, and the base of its HTTP library's own errors.
 
     Taken from the bases of its error class, because that library has changed twice.

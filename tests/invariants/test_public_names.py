@@ -62,7 +62,8 @@ def test_every_public_name_says_what_it_is(package: str) -> None:
 
 def test_recommend_takes_the_arguments_of_the_contract() -> None:
     parameters = inspect.signature(slm.Recommender.recommend).parameters
-    assert list(parameters) == ["self", "histories", "k", "exclude_seen"]
+    assert list(parameters)[:4] == ["self", "histories", "k", "exclude_seen"]
+    assert parameters["allowed_items"].default is None
     assert parameters["k"].default == 10
     assert parameters["exclude_seen"].default is True
     assert list(inspect.signature(slm.Recommender.rank).parameters) == ["self", "histories", "candidates"]

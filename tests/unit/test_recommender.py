@@ -1,5 +1,6 @@
 """Laws of what users call: raw ids in, raw ids out, and a saved model that is the same model."""
 
+import hashlib
 import json
 import logging
 from collections.abc import Callable
@@ -8,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
@@ -52,7 +53,7 @@ def test_a_saved_model_gives_the_same_scores(item_table: Tensor, tmp_path: Path,
     one, other = (r.recommend(HISTORIES, k=12, exclude_seen=False) for r in (before, after))
     assert one.item_ids == other.item_ids
     assert np.array_equal(one.scores, other.scores)
-    assert (after.item_ids, after.max_seq_len, after.metadata) == (CATALOGUE, 5, {"seed": 3})
+    assert (list(after.item_ids), after.max_seq_len, after.metadata) == (CATALOGUE, 5, {"seed": 3})
     assert after.network.parameter_counts() == before.network.parameter_counts()
     assert type(after.network) is type(before.network)
     assert after.network.config == before.network.config
@@ -108,9 +109,9 @@ def _without_tokenizer(directory: Path) -> object:
 @pytest.mark.parametrize("kind", ["sasrec", "lora"])
 def test_nothing_is_pickled_and_no_backbone_is_needed(item_table: Tensor, tmp_path: Path, kind: str) -> None:
     BUILDERS[kind](item_table).save_pretrained(tmp_path)
-    assert {file.name for file in tmp_path.iterdir()} == {"config.json", "items.json", "model.safetensors"}
+    assert {file.name for file in tmp_path.iterdir()} == {"README.md", "config.json", "items.json", "model.safetensors"}
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["format_version"] == 1
+    assert config["format_version"] == 2
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
 
 
@@ -153,21 +154,29 @@ def test_every_key_of_the_config_is_needed_and_none_of_another_type_passes(
                 Recommender.from_pretrained(tmp_path)
 
 
+def rewrite(folder: Path, name: str, content: bytes) -> None:
+    """Another file under a hash that fits, as a faulty writer would leave it."""
+    (folder / name).write_bytes(content)
+    config = json.loads((folder / "config.json").read_text())
+    config["files"][name] = hashlib.sha256(content).hexdigest()
+    (folder / "config.json").write_text(json.dumps(config))
+
+
 def test_a_missing_or_misshapen_tensor_is_damage(item_table: Tensor, tmp_path: Path) -> None:
     llm(item_table).save_pretrained(tmp_path)
     whole = load_file(tmp_path / "model.safetensors")
     for name in ("item_table", "output_projection.weight", "decoder.norm.weight"):
-        save_file({k: v for k, v in whole.items() if k != name}, tmp_path / "model.safetensors")
+        rewrite(tmp_path, "model.safetensors", save({k: v for k, v in whole.items() if k != name}))
         with pytest.raises(CheckpointError):
             Recommender.from_pretrained(tmp_path)
-        save_file({**whole, name: torch.zeros(2, 2)}, tmp_path / "model.safetensors")
+        rewrite(tmp_path, "model.safetensors", save({**whole, name: torch.zeros(2, 2)}))
         with pytest.raises(CheckpointError):
             Recommender.from_pretrained(tmp_path)
 
 
 def test_a_catalogue_of_another_length_than_the_table_is_damage(item_table: Tensor, tmp_path: Path) -> None:
     llm(item_table).save_pretrained(tmp_path)
-    (tmp_path / "items.json").write_text(json.dumps(["a", "b"]))
+    rewrite(tmp_path, "items.json", json.dumps({"item_ids": ["a", "b"], "titles": None, "counts": None}).encode())
     with pytest.raises(CheckpointError, match="2 items for 13 rows"):
         Recommender.from_pretrained(tmp_path)
 
@@ -175,9 +184,9 @@ def test_a_catalogue_of_another_length_than_the_table_is_damage(item_table: Tens
 def test_a_newer_format_is_refused_before_its_files_are_read(item_table: Tensor, tmp_path: Path) -> None:
     llm(item_table).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 3}))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="format_version must be 1, got 2. Use the version of slmrec"):
+    with pytest.raises(CheckpointError, match="format_version must be 2, got 3. Use the version of slmrec"):
         Recommender.from_pretrained(tmp_path)
 
 
@@ -252,13 +261,156 @@ def test_numbers_are_taken_for_ids(item_table: Tensor) -> None:
     assert recommender.recommend([[3, 5]]).item_ids == recommender.recommend([["3", "5"]]).item_ids
 
 
-@pytest.mark.parametrize("history", [["item-3", "item-99"], [], [""]])
-def test_an_unknown_item_or_an_empty_history_is_a_data_error(item_table: Tensor, history: list[str]) -> None:
+def counted(table: Tensor) -> Recommender:
+    counts = [0, *range(12, 0, -1)]
+    titles = ["", *(f"The {index}th" for index in range(1, 13))]
+    return Recommender(jolted(tiny_model(table)), CATALOGUE, 5, {"seed": 3}, titles, counts)
+
+
+def test_items_that_the_catalogue_lacks_are_left_out_and_reported(
+    item_table: Tensor, caplog: pytest.LogCaptureFixture
+) -> None:
     recommender = llm(item_table)
-    with pytest.raises(DataError, match=r"row 1 must hold known items, got .* The catalogue has 12 items"):
-        recommender.recommend([["item-1"], history])
-    with pytest.raises(DataError, match="row 1 must hold known items"):
-        recommender.rank([["item-1"], ["item-1"]], [["item-1"], history])
+    with caplog.at_level("INFO"):
+        found = recommender.recommend([["item-3", "item-99", "", "item-5"], ["item-1"]])
+    assert found.unknown_items == [["item-99", ""], []]
+    assert found.by_popularity == [False, False]
+    assert "1 of 2 histories hold items that the catalogue lacks" in caplog.text
+    plain = recommender.recommend([["item-3", "item-5"], ["item-1"]])
+    assert found.item_ids == plain.item_ids
+    np.testing.assert_allclose(found.scores, plain.scores, atol=1e-6)
+
+
+def test_an_empty_history_gets_what_most_users_chose_and_that_is_said(item_table: Tensor) -> None:
+    recommender = counted(item_table)
+    found = recommender.recommend([["item-2"], [], ["item-99"]], k=3)
+    assert found.by_popularity == [False, True, True]
+    assert found.item_ids[1] == found.item_ids[2] == ["item-1", "item-2", "item-3"]
+    assert found.scores[1].tolist() == [12.0, 11.0, 10.0]
+    assert found.item_ids[0] == recommender.recommend([["item-2"]], k=3).item_ids[0]
+    assert list(recommender.rank([[]], [["item-9", "item-2"]])[0]) == [2, 1]
+    session = recommender.session()
+    assert session.recommend(k=3).item_ids == [["item-1", "item-2", "item-3"]]
+    session.append("item-2")
+    assert session.recommend(k=3).item_ids == found.item_ids[:1]
+
+
+@pytest.mark.parametrize("history", [[], ["item-99"]])
+def test_without_counts_an_empty_history_is_a_data_error(item_table: Tensor, history: list[str]) -> None:
+    recommender = llm(item_table)
+    for ask in (
+        lambda: recommender.recommend([["item-1"], history]),
+        lambda: recommender.rank([["item-1"], history], [["item-1"]] * 2),
+        lambda: recommender.embed_users([["item-1"], history]),
+    ):
+        with pytest.raises(DataError, match="row 1 must hold a known item"):
+            ask()
+
+
+@pytest.mark.parametrize("items", [[], ["item-1", "item-99"]])
+def test_candidates_and_allowed_items_must_be_known(item_table: Tensor, items: list[str]) -> None:
+    recommender = llm(item_table)
+    with pytest.raises(DataError, match=r"row 1 of the candidates must hold known items"):
+        recommender.rank([["item-1"], ["item-1"]], [["item-1"], items])
+    with pytest.raises(DataError, match=r"allowed_items must hold known items"):
+        recommender.recommend([["item-1"]], allowed_items=items)
+
+
+def test_nothing_but_allowed_items_is_recommended(item_table: Tensor) -> None:
+    recommender = counted(item_table)
+    allowed = ["item-4", "item-7", "item-9"]
+    found = recommender.recommend([["item-3"], ["item-4"], []], k=10, allowed_items=allowed)
+    everything = recommender.recommend([["item-3"]], k=12).item_ids[0]
+    assert found.item_ids[0] == [item for item in everything if item in allowed]
+    assert sorted(found.item_ids[1]) == ["item-7", "item-9"], "seen ones stay out"
+    assert found.item_ids[2] == ["item-4", "item-7", "item-9"]
+    session = recommender.session(["item-3"])
+    assert session.recommend(k=10, allowed_items=allowed).item_ids == found.item_ids[:1]
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora", "bf16"])
+def test_user_vectors_give_the_scores(item_table: Tensor, kind: str) -> None:
+    recommender = BUILDERS[kind](item_table)
+    vectors = recommender.embed_users(HISTORIES)
+    assert vectors.dtype == np.float32
+    table = recommender.network.item_table.detach().numpy()
+    best = recommender.recommend(HISTORIES, k=1, exclude_seen=False)
+    np.testing.assert_allclose((vectors @ table[1:].T).max(axis=1), best.scores[:, 0], rtol=1e-5)
+
+
+def test_titles_and_counts_are_saved(item_table: Tensor, tmp_path: Path) -> None:
+    before = counted(item_table)
+    before.save_pretrained(tmp_path)
+    after = Recommender.from_pretrained(tmp_path)
+    assert after.catalogue == before.catalogue
+    assert after.recommend([[]], k=2).item_ids == [["item-1", "item-2"]]
+
+
+def test_saving_over_a_model_leaves_a_whole_one_and_nothing_beside_it(
+    item_table: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    (tmp_path / "README.md").write_text("my own words")
+    good = Recommender.from_pretrained(tmp_path).recommend(HISTORIES).scores
+    monkeypatch.setattr(
+        "slmrec_core.model_files.json.dumps", lambda *a, **k: (_ for _ in ()).throw(OSError("disk full"))
+    )
+    with pytest.raises(OSError, match="disk full"):
+        counted(item_table).save_pretrained(tmp_path)
+    monkeypatch.undo()
+    assert np.array_equal(Recommender.from_pretrained(tmp_path).recommend(HISTORIES).scores, good)
+    counted(item_table).save_pretrained(tmp_path)
+    assert Recommender.from_pretrained(tmp_path).catalogue.counts is not None
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "README.md", "config.json", "items.json", "model.safetensors",
+    ]  # fmt: skip
+    assert (tmp_path / "README.md").read_text() == "my own words"
+
+
+@pytest.mark.parametrize("file", ["items.json", "model.safetensors"])
+def test_an_altered_file_is_noticed_by_its_hash(item_table: Tensor, tmp_path: Path, file: str) -> None:
+    llm(item_table).save_pretrained(tmp_path / "a")
+    counted(item_table).save_pretrained(tmp_path / "b")
+    jolted(tiny_model(item_table, seed=5))
+    other = Recommender(jolted(tiny_model(item_table, seed=5)), [*CATALOGUE[:-1], "other"], 5)
+    other.save_pretrained(tmp_path / "b")
+    (tmp_path / "a" / file).write_bytes((tmp_path / "b" / file).read_bytes())
+    with pytest.raises(CheckpointError, match=f"{file} must have the SHA-256 that save_pretrained noted"):
+        Recommender.from_pretrained(tmp_path / "a")
+
+
+def test_a_repository_of_the_hub_is_fetched_and_pushed(
+    item_table: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without a hub: what is asked of its client is what counts.
+    llm(item_table).save_pretrained(tmp_path / "there")
+    asked: list[tuple[str, dict[str, object]]] = []
+
+    def fetched(name: str, **options: object) -> str:
+        asked.append((name, options))
+        return str(tmp_path / "there")
+
+    monkeypatch.setattr("slmrec_core.recommender.snapshot_download", fetched)
+    model = Recommender.from_pretrained("someone/student", revision="v1")
+    assert asked == [("someone/student", {"revision": "v1"})]
+    pushed: list[str] = []
+    monkeypatch.setattr(Recommender, "push_to_hub", lambda self, repo_id, **options: pushed.append(repo_id) or "url")
+    assert model.save_pretrained(tmp_path / "mine", push_to_hub=True, repo_id="me/student") == "url"
+    assert pushed == ["me/student"]
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "library_name: slmrec" in card
+    assert "slm.Recommender.from_pretrained" in card
+
+
+def test_what_is_neither_a_directory_nor_on_the_hub_is_one_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(CheckpointError, match=r"no such directory, and the hub gave none"):
+        Recommender.from_pretrained("no/where")
+    with pytest.raises(CheckpointError, match="cannot be read"):
+        Recommender.from_pretrained(tmp_path / "nowhere")
 
 
 def test_no_histories_give_no_recommendations(item_table: Tensor) -> None:

@@ -85,8 +85,10 @@ def test_seen_items_are_left_out_as_they_come(item_table: Tensor) -> None:
 
 def test_unknown_items_and_bad_k_are_refused_and_change_nothing(item_table: Tensor) -> None:
     model = recommender(jolted(tiny_model(item_table)))
-    with pytest.raises(DataError, match="got no item"):
-        model.session([])
+    with pytest.raises(DataError, match="the history of a session must hold known items, got \\['i98'\\]"):
+        model.session(["i1", "i98"])
+    with pytest.raises(DataError, match="must hold a known item, got none"):
+        model.session().recommend()
     session = model.session(["i1"])
     with pytest.raises(DataError, match="got \\['i99'\\]"):
         session.append("i99")

@@ -153,6 +153,14 @@ def test_train_has_no_single_target_and_unknown_splits_are_refused() -> None:
         dataset.history(0, "validation")  # type: ignore[arg-type]
 
 
+def test_training_counts_leave_out_what_is_held_out() -> None:
+    dataset = unfiltered([*walk("u", "abcab"), *walk("v", "aabc")])
+    # Training events: a b c of u, a a of v.
+    assert dict(zip(dataset.item_ids.tolist(), dataset.train_counts.tolist(), strict=True)) == {
+        "": 0, "a": 3, "b": 1, "c": 1,
+    }  # fmt: skip
+
+
 def test_short_users_are_dropped_and_counted() -> None:
     events = walk("u", "abc") + walk("v", "ab") + walk("w", "c")
 

@@ -1,0 +1,162 @@
+"""A model directory: config.json, model.safetensors, items.json, and a card for people. Nothing in it is a pickle.
+
+config.json is written last and has the hashes of the others, so a directory that was written half, or changed since, is
+noticed when it is read. Files are written beside their places and renamed: what was there is good until then.
+"""
+
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import uuid4
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from slmrec_core.catalogue import Catalogue
+from slmrec_core.errors import CheckpointError, ConfigError
+from slmrec_core.models.decoder import empty_decoder
+from slmrec_core.models.prompt import Prompt
+from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
+from slmrec_core.models.sasrec import SASRec, SASRecConfig
+
+FORMAT_VERSION = 2
+_CONFIG, _ITEMS, _WEIGHTS = "config.json", "items.json", "model.safetensors"
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """What a model directory holds."""
+
+    network: RecommenderModel | SASRec
+    catalogue: Catalogue
+    max_seq_len: int
+    metadata: dict[str, object]
+
+
+def write_model(folder: Path, model: StoredModel) -> None:
+    """Writes the three files, each whole or not at all."""
+    folder.mkdir(parents=True, exist_ok=True)
+    catalogue, network = model.catalogue, model.network
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    items = {
+        "item_ids": catalogue.item_ids[1:],
+        "titles": catalogue.titles[1:] if catalogue.titles else None,
+        "counts": catalogue.counts[1:] if catalogue.counts else None,
+    }
+    fresh = {name: folder / f".{name}-{uuid4().hex[:8]}" for name in (_WEIGHTS, _ITEMS, _CONFIG)}
+    try:
+        save_file(state, fresh[_WEIGHTS])
+        fresh[_ITEMS].write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
+        config = {
+            "format_version": FORMAT_VERSION,
+            "max_seq_len": model.max_seq_len,
+            "metadata": model.metadata,
+            "files": {name: _sha256(fresh[name]) for name in (_WEIGHTS, _ITEMS)},
+            **_describe(network),
+        }
+        fresh[_CONFIG].write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
+        for name, file in fresh.items():
+            os.replace(file, folder / name)
+    finally:
+        for file in fresh.values():
+            file.unlink(missing_ok=True)
+
+
+def read_model(folder: Path) -> StoredModel:
+    """Reads what `write_model` wrote; no backbone is fetched.
+
+    Raises:
+        CheckpointError: A file is missing, altered, damaged, or of another format.
+    """
+    try:
+        config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        if config["format_version"] != FORMAT_VERSION:
+            raise CheckpointError(
+                f"model {folder}: format_version must be {FORMAT_VERSION}, got {config['format_version']}."
+                " Use the version of slmrec that wrote it."
+            )
+        for name in (_WEIGHTS, _ITEMS):
+            if (found := _sha256(folder / name)) != config["files"][name]:
+                raise CheckpointError(
+                    f"model {folder}: {name} must have the SHA-256 that save_pretrained noted,"
+                    f" {config['files'][name]}, got {found}. It was changed since, or copied in part; copy it again."
+                )
+        items = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
+        state = load_file(folder / _WEIGHTS)
+        network = _rebuild(config, state)
+        network.load_state_dict(state)
+        catalogue = Catalogue(
+            ("", *items["item_ids"]),
+            None if items["titles"] is None else ("", *items["titles"]),
+            None if items["counts"] is None else (0, *items["counts"]),
+        )
+        if len(catalogue) != len(network.item_table) - 1:
+            raise ValueError(
+                f"{len(catalogue)} items for {len(network.item_table)} rows of the table, padding included"
+            )
+        return StoredModel(network, catalogue, int(config["max_seq_len"]), dict(config["metadata"]))
+    # Whatever stands in these files must not surface as an error of the code that reads it.
+    except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError, RuntimeError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        raise CheckpointError(
+            f"model {folder}: cannot be read, got {error!r}. It needs {_CONFIG}, {_ITEMS} and {_WEIGHTS} as"
+            " save_pretrained wrote them."
+        ) from error
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _describe(network: RecommenderModel | SASRec) -> dict[str, object]:
+    if isinstance(network, SASRec):
+        return {"kind": "sasrec", "network": network.config.model_dump(mode="json")}
+    decoder = network.decoder.config.to_dict()  # type: ignore[union-attr, operator]
+    return {
+        "kind": "llm",
+        "network": network.config.model_dump(mode="json"),
+        "decoder": {key: value for key, value in decoder.items() if _is_architecture(key)},
+        "vocab_size": network.vocab_size,
+        "prompt": {"before": network.prompt.before, "after": network.prompt.after},
+        "compute_dtype": str(network.compute_dtype).removeprefix("torch."),
+    }
+
+
+def _is_architecture(key: str) -> bool:
+    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version", "architectures")
+
+
+def _rebuild(config: dict[str, object], state: dict[str, Tensor]) -> RecommenderModel | SASRec:
+    """The network with random weights, of the shapes that the saved state has."""
+    described = dict(config)
+    if described["kind"] == "sasrec":
+        rows, _ = state["item_embedding.weight"].shape
+        positions = state["position_embedding.weight"].shape[0]
+        return SASRec(SASRecConfig.model_validate(described["network"]), rows - 1, positions)
+    if described["kind"] != "llm":
+        raise ConfigError(f"model: kind must be 'llm' or 'sasrec', got {described['kind']!r}.")
+    prompt = described["prompt"]
+    if not isinstance(prompt, dict):
+        raise ConfigError(f"model: prompt must hold token ids before and after the items, got {prompt!r}.")
+    # The vocabulary is not saved: only the template's rows of it are ever read, and these are in the state.
+    # transformers would warn of special tokens outside it.
+    no_vocabulary = {"vocab_size": 1, **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
+    decoder = empty_decoder({**described["decoder"], **no_vocabulary})  # type: ignore[dict-item]
+    network = RecommenderModel(
+        RecommenderConfig.model_validate(described["network"]),
+        decoder,
+        Prompt(tuple(prompt["before"]), tuple(prompt["after"])),
+        state["item_table"],
+        _DTYPES[str(described["compute_dtype"])],
+    )
+    network.vocab_size = int(str(described["vocab_size"]))
+    if not any("lora_" in name for name in state):
+        network.merge_lora()
+    return network
