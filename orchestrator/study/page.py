@@ -118,8 +118,9 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
     lines = []
     frame = frame.assign(rate=[_rate(row) for _, row in frame.iterrows()])
     several = frame.groupby(["row", "num_layers"])["rate"].nunique().max() > 1
-    for (row, layers, rate), group in frame.groupby(["row", "num_layers", "rate"]):
-        cells = [str(row), str(layers), rate, str(group["seed"].nunique())]
+    for _, group in frame.groupby(["row", "num_layers", "rate"]):
+        row, layers, rate = str(group["row"].iloc[0]), int(group["num_layers"].iloc[0]), str(group["rate"].iloc[0])
+        cells = [row, str(layers), rate, str(group["seed"].nunique())]
         cells += [", ".join(f"{epoch:.0f}" for epoch in group["best_epoch"].dropna()) or "–"]
         valid = _mean_sd(group, f"valid/{_METRIC}")
         cells.append(f"**{valid}**" if several and set(group["stage_id"]) <= chosen else valid)
