@@ -66,7 +66,8 @@ def found_columns(columns: Iterable[object], names: ColumnNames, source: str) ->
         without = ", or set it to null if every user's rows already stand in time order" if role == "timestamp" else ""
         raise DataError(
             f"{source}: no {role} column {column!r}, got columns {shown}.{suggestion}"
-            f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python){without}."
+            f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python, --{role}-column in inspect)"
+            f"{without}."
         )
     return names
 
@@ -75,6 +76,7 @@ def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames)
     """The events of `raw` under our column names: ids as text, times as numbers.
 
     Without a timestamp column the position among the user's rows is the time, and `attrs["has_timestamps"]` is False.
+    `attrs["columns"]` lists the columns that were read.
 
     Raises:
         DataError: A column is missing, there is no row, or a user, item or timestamp is missing or not readable.
@@ -90,6 +92,7 @@ def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames)
     if names.title is not None:
         frame["title"] = _text(raw[names.title].astype(object).fillna(""))
     frame.attrs["has_timestamps"] = names.timestamp is not None
+    frame.attrs["columns"] = [name for name in (names.user, names.item, names.timestamp, names.title) if name]
     return frame
 
 

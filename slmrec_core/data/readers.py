@@ -36,21 +36,29 @@ _TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _USER_NAMES = ("user", "users", "user_id", "userid", "uid", "session", "session_id")
 """First words that are a column's name, never a user."""
+_SEPARATORS = {"\t": "TABs", ",": "commas", ";": "semicolons", " ": "spaces"}
 _TITLE_COLUMNS = ("movie_title", "title")
 """Where RecBole's data sets keep an item's title."""
 
 
 def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
-    """The events of a file, in its order, as `load_interactions` returns them.
+    """The events of a file, in its order, as `load_interactions` returns them; `attrs["format"]` says how it was read.
 
     Raises:
         DataError: The file cannot be read as interactions.
     """
+    form, frame = _read(path, names)
+    frame.attrs["format"] = form
+    return frame
+
+
+def _read(path: Path, names: ColumnNames) -> tuple[str, pd.DataFrame]:
+    """What the file is, and its events."""
     if is_json(read_bytes(path, _HEAD_BYTES)):
-        return read_json_lines(path, names)
+        return _with_columns("JSON lines", read_json_lines(path, names))
     content = read_bytes(path)
     if content.startswith(_PARQUET_MAGIC):
-        return _read_parquet(path, content, names)
+        return _with_columns("parquet", _read_parquet(path, content, names))
     source = decode(path, content)
     header = source.header
     if _is_typed(header):
@@ -63,7 +71,7 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
     for separator in ("\t", ",", ";"):
         if separator in header:
             if _has_names(header, separator, names):
-                return standard_interactions(read_quoted_table(source, separator), names, source.rows)
+                return _read_named(source, separator, names)
             if separator == "\t":
                 return _read_sequences(source)
             raise DataError(
@@ -71,8 +79,17 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
                 f" Put a line such as {separator.join(('user_id', 'item_id', 'timestamp'))!r} above it."
             )
     if names.user in header.split():
-        return standard_interactions(read_quoted_table(source, " "), names, source.rows)
+        return _read_named(source, " ", names)
     return _read_sequences(source)
+
+
+def _with_columns(form: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
+    return f"{form}, columns {', '.join(frame.attrs['columns'])}", frame
+
+
+def _read_named(source: TextSource, separator: str, names: ColumnNames) -> tuple[str, pd.DataFrame]:
+    form = f"text separated by {_SEPARATORS[separator]}"
+    return _with_columns(form, standard_interactions(read_quoted_table(source, separator), names, source.rows))
 
 
 def item_file(path: Path) -> Path | None:
@@ -112,7 +129,7 @@ def _is_typed(header: str) -> bool:
     return len(fields) > 1 and all(_TYPED_FIELD.fullmatch(field) for field in fields)
 
 
-def _read_recbole(source: TextSource, names: ColumnNames) -> pd.DataFrame:
+def _read_recbole(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame]:
     table = _read_typed_table(source)
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
@@ -122,9 +139,9 @@ def _read_recbole(source: TextSource, names: ColumnNames) -> pd.DataFrame:
         lists = table[f"{names.item}_list"].fillna("") + " " + last["item_id"].to_numpy()
         users, first = last["user_id"].tolist(), source.first_line + 1
         frame = _from_lists(source.path, users, [items.split() for items in lists], first)
-    else:
-        frame = standard_interactions(table, in_events, source.rows)
-    return _with_titles(frame, source.path, names)
+        return "RecBole, one user per line", _with_titles(frame, source.path, names)
+    frame = standard_interactions(table, in_events, source.rows)
+    return _with_columns("RecBole, one event per line", _with_titles(frame, source.path, names))
 
 
 def _read_typed_table(source: TextSource) -> pd.DataFrame:
@@ -151,7 +168,7 @@ def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.Data
     return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
 
 
-def _read_sequences(source: TextSource) -> pd.DataFrame:
+def _read_sequences(source: TextSource) -> tuple[str, pd.DataFrame]:
     numbered = [(position, line.split()) for position, line in enumerate(source.text.split("\n"))]
     rows = [(position, fields) for position, fields in numbered if fields]
     _refuse_header(source, [fields for _, fields in rows])
@@ -165,8 +182,10 @@ def _read_sequences(source: TextSource) -> pd.DataFrame:
     if all(len(fields) == 2 for _, fields in rows):
         columns = {"user_id": [fields[0] for _, fields in rows], "item_id": [fields[1] for _, fields in rows]}
         rows_at = RowNames(str(source.path), first=first)
-        return standard_interactions(pd.DataFrame(columns), ColumnNames(timestamp=None), rows_at)
-    return _from_lists(source.path, [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows], first)
+        frame = standard_interactions(pd.DataFrame(columns), ColumnNames(timestamp=None), rows_at)
+        return "text, one `user item` pair per line", frame
+    users, lists = [fields[0] for _, fields in rows], [fields[1:] for _, fields in rows]
+    return "text, one user per line", _from_lists(source.path, users, lists, first)
 
 
 def _refuse_header(source: TextSource, rows: list[list[str]]) -> None:

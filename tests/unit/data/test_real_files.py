@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from slmrec_core.data import SequenceDataset, load_interactions
+from slmrec_core.data.inspection import inspect_interactions
 from slmrec_core.data.interactions import ML_100K
 from slmrec_core.downloads import cache_dir
 
@@ -69,3 +70,13 @@ def test_movielens_after_five_core_has_the_published_counts() -> None:
     assert (dataset.num_users, dataset.num_items, dataset.num_events) == (943, 1_349, 99_287)
     assert dataset.titles is not None
     assert "Toy Story" in dataset.titles
+
+
+def test_sets_in_the_order_of_time_are_told_from_one_that_was_sorted_by_item() -> None:
+    # Reviews of one day lie in the order of products in Amazon's own files, so that a fifth of the users ascend.
+    for name in ("amazon-toys-sports-2014/Toys_and_Games.txt", "amazon-raw-samples/Gift_Cards_5.json.gz"):
+        interactions = load_interactions(real_file(name))
+        by_item = interactions.sort_values("item_id", kind="stable").assign(timestamp=0)
+
+        assert not inspect_interactions(interactions).is_sorted_by_id
+        assert inspect_interactions(by_item).ascending_share == 1
