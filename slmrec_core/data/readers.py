@@ -4,14 +4,15 @@
     typed TAB header  `user_id:token item_id_list:token_seq item_id:token`     RecBole, one user per line
     named columns     CSV (comma or semicolon), TSV, parquet                   one event per line
     `{"reviewerID": …, "asin": …, "unixReviewTime": …}`                        Amazon's reviews, or other JSON lines
+    `user::item::rating::timestamp` and the like, no header                    MovieLens: `rating_logs`
     `user item`       two fields on every line, no header                      the original SASRec text
     `user item item …`                                                         one user per line, each user once
 
-Each may be gzipped. Where columns have names, those of Amazon's releases are found without settings. Blank lines and
-comments (#) above the first line are skipped; above JSON blank lines alone. Text without names, the last two forms, is
-separated by spaces or TABs. A file whose lines all have two fields means the same read either way. A longer line in a
-file of pairs, or a log without a header, repeats a user, which the one-user-per-line form never does: it is refused,
-not misread.
+Each may be gzipped. Where columns have names, those of Amazon's releases and of MovieLens are found without settings.
+Blank lines and comments (#) above the first line are skipped; above JSON blank lines alone. Text without names, the
+last two forms, is separated by spaces or TABs. A file whose lines all have two fields means the same read either way. A
+longer line in a file of pairs, or another log without a header, repeats a user, which the one-user-per-line form never
+does: it is refused, not misread.
 """
 
 import io
@@ -27,7 +28,9 @@ import pyarrow.parquet
 
 from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
 from slmrec_core.data.json_lines import is_json, read_json_lines
-from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_table
+from slmrec_core.data.rating_logs import read_rating_log
+from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
+from slmrec_core.data.titles import item_file, with_movie_titles, with_recbole_titles
 from slmrec_core.errors import DataError
 
 _HEAD_BYTES = 2**16
@@ -36,9 +39,8 @@ _TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
 _USER_NAMES = ("user", "users", "user_id", "userid", "uid", "session", "session_id")
 """First words that are a column's name, never a user."""
+_MOVIELENS_ITEM = "movieId"
 _SEPARATORS = {"\t": "TABs", ",": "commas", ";": "semicolons", " ": "spaces"}
-_TITLE_COLUMNS = ("movie_title", "title")
-"""Where RecBole's data sets keep an item's title."""
 
 
 def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
@@ -68,6 +70,8 @@ def _read(path: Path, names: ColumnNames) -> tuple[str, pd.DataFrame]:
             f"{source.at()}: JSON must be one object per line, from the first line on, got {header[:40]!r}."
             " Write the file so, or as CSV or parquet with named columns."
         )
+    if (ratings := read_rating_log(source)) is not None:
+        return ratings
     for separator in ("\t", ",", ";"):
         if separator in header:
             if _has_names(header, separator, names):
@@ -88,19 +92,12 @@ def _with_columns(form: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 
 
 def _read_named(source: TextSource, separator: str, names: ColumnNames) -> tuple[str, pd.DataFrame]:
+    table = read_quoted_table(source, separator)
     form = f"text separated by {_SEPARATORS[separator]}"
-    return _with_columns(form, standard_interactions(read_quoted_table(source, separator), names, source.rows))
-
-
-def item_file(path: Path) -> Path | None:
-    """RecBole's table of items beside `path`: `x.item` for `x.inter` and for `x.test.inter`; None = there is none."""
-    if path.suffix != ".inter":
-        return None
-    stem = path.stem
-    for name in (stem, stem.rpartition(".")[0]):
-        if name and (candidate := path.with_name(f"{name}.item")).is_file():
-            return candidate
-    return None
+    if _MOVIELENS_ITEM in table and item_file(source.path) is not None and names.title not in table:
+        events = standard_interactions(table, replace(names, title=None), source.rows)
+        return _with_columns(form, with_movie_titles(events, source.path))
+    return _with_columns(form, standard_interactions(table, names, source.rows))
 
 
 def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
@@ -130,7 +127,7 @@ def _is_typed(header: str) -> bool:
 
 
 def _read_recbole(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame]:
-    table = _read_typed_table(source)
+    table = read_typed_table(source)
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
     if f"{names.item}_list" in table:
@@ -139,33 +136,9 @@ def _read_recbole(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataF
         lists = table[f"{names.item}_list"].fillna("") + " " + last["item_id"].to_numpy()
         users, first = last["user_id"].tolist(), source.first_line + 1
         frame = _from_lists(source.path, users, [items.split() for items in lists], first)
-        return "RecBole, one user per line", _with_titles(frame, source.path, names)
+        return "RecBole, one user per line", with_recbole_titles(frame, source.path, names)
     frame = standard_interactions(table, in_events, source.rows)
-    return _with_columns("RecBole, one event per line", _with_titles(frame, source.path, names))
-
-
-def _read_typed_table(source: TextSource) -> pd.DataFrame:
-    # RecBole does not quote: a title with a lone quotation mark is ordinary.
-    table = read_table(source, "\t", quoted=False)
-    return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
-
-
-def _with_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.DataFrame:
-    items_path = item_file(path)
-    if items_path is None:
-        if names.title is not None:
-            raise DataError(
-                f"{path}: no .item file beside it to take titles from, got title_column={names.title!r}."
-                " Set data.title_column=null, or put the file there."
-            )
-        return frame
-    table = _read_typed_table(decode(items_path, read_bytes(items_path)))
-    title = names.title or next((column for column in _TITLE_COLUMNS if column in table), None)
-    item = found_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path)).item
-    if title is None:
-        return frame
-    titles = table.drop_duplicates(item).set_index(item)[title]
-    return frame.assign(title=frame["item_id"].map(titles).fillna("").astype(str))
+    return _with_columns("RecBole, one event per line", with_recbole_titles(frame, source.path, names))
 
 
 def _read_sequences(source: TextSource) -> tuple[str, pd.DataFrame]:

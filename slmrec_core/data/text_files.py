@@ -70,8 +70,13 @@ def read_bytes(path: Path, at_most: int | None = None) -> bytes:
     return content
 
 
-def decode(path: Path, content: bytes) -> TextSource:
+def decode(path: Path, content: bytes, other_encoding: str | None = None) -> TextSource:
     """The text behind a file's content, without comments and blank lines above and below.
+
+    Args:
+        path: Of the file, for errors.
+        content: All of it.
+        other_encoding: Of content that is not UTF-8, one that takes every byte; None = such content is refused.
 
     Raises:
         DataError: It is empty, not UTF-8, or holds nothing but comments.
@@ -82,11 +87,13 @@ def decode(path: Path, content: bytes) -> TextSource:
         # -sig: spreadsheets put a byte-order mark before the first column's name.
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
-            " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
-        ) from error
+        if other_encoding is None:
+            line = content.count(b"\n", 0, error.start) + 1
+            raise DataError(
+                f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
+                " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
+            ) from error
+        text = content.decode(other_encoding)
     if (position := text.find("\0")) >= 0:
         line = text.count("\n", 0, position) + 1
         raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
@@ -129,8 +136,25 @@ def _unclosed_line(text: str, separator: str) -> int | None:
     return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
 
 
-def read_table(source: TextSource, separator: str, quoted: bool) -> pd.DataFrame:
+def read_typed_table(source: TextSource) -> pd.DataFrame:
+    """RecBole's table, whose header is `name:type`, by the names alone.
+
+    Raises:
+        DataError: A line has more cells than the header.
+    """
+    # RecBole does not quote: a title with a lone quotation mark is ordinary.
+    table = read_table(source, "\t", quoted=False)
+    return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
+
+
+def read_table(source: TextSource, separator: str, quoted: bool, columns: list[str] | None = None) -> pd.DataFrame:
     """Every cell as text, so that ids keep their leading zeros and an item called NA stays one.
+
+    Args:
+        source: Text.
+        separator: One character.
+        quoted: True = a cell may be quoted.
+        columns: Names of the columns, whose first line is a row like the others; None = the first line has them.
 
     Raises:
         DataError: A line has more cells than the header.
@@ -143,6 +167,8 @@ def read_table(source: TextSource, separator: str, quoted: bool) -> pd.DataFrame
                 # StringIO takes four bytes a character.
                 io.BytesIO(source.text.encode()),
                 sep=separator,
+                names=columns,
+                header=None if columns else 0,
                 dtype=str,
                 keep_default_na=False,
                 index_col=False,
@@ -153,5 +179,5 @@ def read_table(source: TextSource, separator: str, quoted: bool) -> pd.DataFrame
         counted = f" (counted from line {source.first_line})" if source.first_line > 1 else ""
         raise DataError(
             f"{source.path}: not a table separated by {separator!r}, got {str(error).strip()!r}{counted}."
-            " Give every line as many fields as the header."
+            " Give every line as many fields as the first."
         ) from error

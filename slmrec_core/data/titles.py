@@ -1,0 +1,98 @@
+"""Titles of items that stand in a file of their own beside the events.
+
+x.inter, x.test.inter                x.item       RecBole
+u.data, u1.base, ua.test             u.item       MovieLens-100K, Latin-1
+ratings.dat                          movies.dat   MovieLens-1M, Latin-1, and 10M, UTF-8
+ratings.csv with column `movieId`    movies.csv   MovieLens-20M and later
+"""
+
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from slmrec_core.data.columns import ColumnNames, found_columns
+from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
+from slmrec_core.errors import DataError
+
+_RECBOLE_TITLES = ("movie_title", "title")
+_MOVIELENS_FILES = (
+    (re.compile(r"u\.data|u[0-9ab]\.(base|test)"), "u.item"),
+    (re.compile(r"ratings\.dat"), "movies.dat"),
+    (re.compile(r"ratings\.csv"), "movies.csv"),
+)
+_HEADLESS_SEPARATORS = {"u.item": "|", "movies.dat": "::"}
+
+
+def item_file(path: Path) -> Path | None:
+    """The table of items beside a file of events, by the names of this module's table; None = there is none."""
+    if path.suffix == ".inter":
+        stems = (path.stem, path.stem.rpartition(".")[0])
+        names = [f"{stem}.item" for stem in stems if stem]
+    else:
+        names = [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(path.name)]
+    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+
+
+def with_recbole_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.DataFrame:
+    """The events with the titles of the .item file, where there is one.
+
+    Raises:
+        DataError: A title column is wanted and there is no such file or column, or the file cannot be read.
+    """
+    items_path = item_file(path)
+    if items_path is None:
+        if names.title is not None:
+            raise DataError(
+                f"{path}: no .item file beside it to take titles from, got title_column={names.title!r}."
+                " Set data.title_column=null, or put the file there."
+            )
+        return frame
+    table = read_typed_table(decode(items_path, read_bytes(items_path)))
+    title = names.title or next((column for column in _RECBOLE_TITLES if column in table), None)
+    item = found_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path)).item
+    if title is None:
+        return frame
+    return _joined(frame, table[item], table[title])
+
+
+def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The events with the titles of MovieLens' file of movies, where there is one.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    items_path = item_file(path)
+    if items_path is None:
+        return frame
+    source = decode(items_path, read_bytes(items_path), other_encoding="latin-1")
+    if separator := _HEADLESS_SEPARATORS.get(items_path.name):
+        movies = _id_and_title(source, separator)
+        return _joined(frame, movies["item"], movies["title"])
+    table = read_quoted_table(source, ",")
+    if not {"movieId", "title"} <= set(table.columns):
+        raise DataError(
+            f"{source.at()}: MovieLens' movies must have columns movieId and title, got {source.header[:80]!r}."
+            f" Take the file of the release that {path.name} is of, or move it away to read without titles."
+        )
+    return _joined(frame, table["movieId"], table["title"])
+
+
+def _joined(frame: pd.DataFrame, items: pd.Series, titles: pd.Series) -> pd.DataFrame:
+    title_of = pd.Series(titles.to_numpy(), index=items.to_numpy())
+    title_of = title_of[~title_of.index.duplicated()]
+    return frame.assign(title=frame["item_id"].map(title_of).fillna("").astype(str))
+
+
+def _id_and_title(source: TextSource, separator: str) -> pd.DataFrame:
+    """The first two fields of each line; the others are genres and dates."""
+    movies = []
+    for position, line in enumerate(source.text.split("\n")):
+        item, *others = line.split(separator)
+        if line.strip() and not others:
+            raise DataError(
+                f"{source.at(position)}: a movie must be `id{separator}title`, got {line[:80]!r}. Mend or remove the"
+                " line."
+            )
+        movies += [(item, others[0])] if others else []
+    return pd.DataFrame(movies, columns=["item", "title"])
