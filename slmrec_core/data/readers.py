@@ -4,7 +4,7 @@
     typed TAB header  `user_id:token item_id_list:token_seq item_id:token`     RecBole, one user per line
     named columns     CSV (comma or semicolon), TSV, parquet                   one event per line
     `{"reviewerID": …, "asin": …, "unixReviewTime": …}`                        Amazon's reviews, or other JSON lines
-    `user::item::rating::timestamp` and the like, no header                    MovieLens: `rating_logs`
+    `user::item::rating::timestamp` and the like, no header                    MovieLens, Amazon: `rating_logs`
     `user item`       two fields on every line, no header                      the original SASRec text
     `user item item …`                                                         one user per line, each user once
 

@@ -1,8 +1,11 @@
-"""MovieLens' logs of ratings: formats told apart, titles from beside."""
+"""MovieLens' and Amazon's logs of ratings: formats told apart, titles from beside, and what cannot be told."""
 
+import gzip
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from slmrec_core.data import DataConfig, load_interactions, source_fingerprint
 from slmrec_core.errors import DataError
@@ -104,3 +107,59 @@ def test_a_list_of_three_items_separated_by_tabs_stays_a_list(tmp_path: Path) ->
     path.write_text("196\t242\t3\t881\n186\t302\t3\t891\n")
 
     assert rows(path)[:3] == [("196", "242", 0), ("196", "3", 1), ("196", "881", 2)]
+
+
+users = st.from_regex(r"A[0-9A-Z]{11,19}", fullmatch=True)
+products = st.from_regex(r"(B00[0-9A-Z]{7}|[0-9]{9}[0-9X])", fullmatch=True)
+amazon_events = st.lists(st.tuples(users, products, st.integers(10**8, 2 * 10**9)), min_size=1, max_size=20)
+
+
+@settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(events=amazon_events, is_2018=st.booleans(), is_zipped=st.booleans())
+def test_amazons_ratings_are_read_with_their_columns_either_way_round(
+    tmp_path: Path, events: list[tuple[str, str, int]], is_2018: bool, is_zipped: bool
+) -> None:
+    lines = [",".join([*((i, u) if is_2018 else (u, i)), "5.0", str(t)]) for u, i, t in events]
+    content = "\n".join([*lines, ""]).encode()
+    path = tmp_path / "ratings.file"
+    path.write_bytes(gzip.compress(content) if is_zipped else content)
+
+    frame = load_interactions(path)
+    assert rows(path) == events
+    assert frame.attrs["format"].startswith(f"Amazon ratings of {2018 if is_2018 else 2014}")
+
+
+@pytest.mark.parametrize("is_2018", [False, True])
+def test_a_user_whose_id_is_as_short_as_a_products_does_not_turn_the_columns(tmp_path: Path, is_2018: bool) -> None:
+    # Some of Amazon's first users have such ids.
+    events = [("AKJHHD5VEH", "0132793040", 1365811200)]
+    events += [(f"A2CX7LUOHB2N{n}G", "B00004Z5M1", 1341100800) for n in range(19)]
+    lines = [",".join([*((i, u) if is_2018 else (u, i)), "5.0", str(t)]) for u, i, t in events]
+    (tmp_path / "ratings.csv").write_text("\n".join(lines))
+
+    assert rows(tmp_path / "ratings.csv") == events
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("u1", "a"), ("AKJHHD5VEH", "B00004Z5M1"), ("A2CX7LUOHB2NDG", "A2NWSAGRHCP8N5"), ("B00004Z5M1", "0132793040")],
+)
+def test_columns_that_cannot_be_told_apart_are_refused_with_both_forms(tmp_path: Path, first: str, second: str) -> None:
+    path = tmp_path / "ratings.csv"
+    path.write_text(f"{first},{second},5.0,1365811200\n")
+
+    with pytest.raises(DataError) as caught:
+        load_interactions(path)
+
+    message = str(caught.value)
+    assert message.startswith(f"{path}, line 1: cannot tell users from items, got '{first},{second},5.0,1365811200'.")
+    assert "2014 are user,item,rating,timestamp and those of 2018 item,user,rating,timestamp" in message
+    assert "Put the line 'user_id,item_id,rating,timestamp'" in message
+
+
+def test_a_wrong_line_of_2018_names_the_right_column(tmp_path: Path) -> None:
+    lines = [f"B00004Z5M1,A2CX7LUOHB2N{n}G,5.0,1341100800" for n in range(19)]
+    (tmp_path / "ratings.csv").write_text("\n".join([*lines, "B00004Z5M1,,5.0,1341100800"]))
+
+    with pytest.raises(DataError, match=r"ratings.csv, line 20: column 'user' must hold an id, got ''"):
+        load_interactions(tmp_path / "ratings.csv")
