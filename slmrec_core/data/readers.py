@@ -3,6 +3,7 @@
     typed TAB header  `user_id:token item_id:token timestamp:float`            RecBole, one event per line
     typed TAB header  `user_id:token item_id_list:token_seq item_id:token`     RecBole, one user per line
     named columns     CSV (comma or semicolon), TSV, parquet                   one event per line
+    `user_id,parent_asin,rating,timestamp,history`                             Amazon 2023's splits: `histories`
     `{"reviewerID": …, "asin": …, "unixReviewTime": …}`                        Amazon's reviews, or other JSON lines
     `user::item::rating::timestamp` and the like, no header                    MovieLens, Amazon: `rating_logs`
     `user item`       two fields on every line, no header                      the original SASRec text
@@ -27,6 +28,7 @@ import pyarrow
 import pyarrow.parquet
 
 from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
+from slmrec_core.data.histories import HISTORY_COLUMNS, unlisted_histories
 from slmrec_core.data.json_lines import is_json, read_json_lines
 from slmrec_core.data.rating_logs import read_rating_log
 from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
@@ -97,7 +99,12 @@ def _read_named(source: TextSource, separator: str, names: ColumnNames) -> tuple
     if _MOVIELENS_ITEM in table and item_file(source.path) is not None and names.title not in table:
         events = standard_interactions(table, replace(names, title=None), source.rows)
         return _with_columns(form, with_movie_titles(events, source.path))
-    return _with_columns(form, standard_interactions(table, names, source.rows))
+    events = standard_interactions(table, names, source.rows)
+    if set(table.columns) == HISTORY_COLUMNS and (whole := unlisted_histories(events, table["history"])) is not None:
+        return "Amazon 2023, histories without rows of their own", _from_lists(
+            source.path, *whole, source.first_line + 1
+        )
+    return _with_columns(form, events)
 
 
 def _has_names(header: str, separator: str, names: ColumnNames) -> bool:

@@ -80,3 +80,19 @@ def test_sets_in_the_order_of_time_are_told_from_one_that_was_sorted_by_item() -
 
         assert not inspect_interactions(interactions).is_sorted_by_id
         assert inspect_interactions(by_item).ascending_share == 1
+
+
+def test_rows_of_amazons_training_split_agree_with_its_histories() -> None:
+    path = real_file("amazon-raw-samples/All_Beauty.train.csv")
+    interactions = load_interactions(path)
+    longest = max(path.read_text().splitlines(), key=len).split(",")
+    own = interactions[interactions["user_id"] == longest[0]]
+
+    assert (len(interactions), interactions["user_id"].nunique(), interactions["item_id"].nunique()) == (
+        19_120,
+        8_151,
+        10_496,
+    )
+    assert interactions.attrs["has_timestamps"] is True
+    assert own.sort_values("timestamp")["item_id"].tolist() == [*longest[4].split(), longest[1]]
+    assert len(own) == 162
