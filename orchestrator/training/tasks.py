@@ -48,9 +48,16 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
         item_column=config.item_column,
         timestamp_column=config.timestamp_column,
         title_column=config.title_column,
+        rating_column=config.rating_column,
+        min_rating=config.min_rating,
     )
     dataset = SequenceDataset.from_interactions(
-        interactions, config.min_user, config.min_item, experiment.min_events, config.ties
+        interactions,
+        config.min_user,
+        config.min_item,
+        experiment.min_events,
+        ties=config.ties,
+        k_core=config.k_core,
     )
     dataset.save(folder)
 

@@ -12,7 +12,7 @@ from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interacti
 from slmrec_core.errors import UserError
 
 EXIT_USER_ERROR = 2
-_COLUMNS = ("user_column", "item_column", "timestamp_column", "title_column")
+_COLUMNS = ("user_column", "item_column", "timestamp_column", "title_column", "rating_column")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,6 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             item_column=options.item_column,
             timestamp_column=_or_none(options.timestamp_column),
             title_column=_or_none(options.title_column),
+            rating_column=options.rating_column,
+            min_rating=options.min_rating,
         )
     except UserError as error:
         sys.stderr.write(f"{error}\n")
@@ -58,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
             metavar="NAME",
             help=f"as data.{name} (default: {'null' if default is None else default})",
         )
+    inspect.add_argument("--min-rating", type=float, metavar="RATING", help="as data.min_rating (default: null)")
     return parser
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Shaped
+from jaxtyping import Bool, Float64, Shaped
 
 from slmrec_core.errors import DataError, nearest_name
 
@@ -15,8 +15,14 @@ _KNOWN_NAMES = {
     "user": ("user_id", "reviewerID", "userId"),
     "item": ("item_id", "parent_asin", "asin", "movieId"),
     "timestamp": ("timestamp", "unixReviewTime"),
+    "rating": ("rating", "overall"),
 }
 """Default name of each role, then those of Amazon and MovieLens; `parent_asin` is a product, `asin` a variant of it."""
+_WITHOUT = {
+    "timestamp": ", or set it to null if every user's rows already stand in time order",
+    "rating": ", or leave data.min_rating out",
+}
+"""What else to do about a missing column."""
 _SHOWN_COLUMNS = 20
 """Names listed in a message; a file without a header can have thousands."""
 
@@ -29,6 +35,7 @@ class ColumnNames:
     item: str = "item_id"
     timestamp: str | None = "timestamp"
     title: str | None = None
+    rating: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,14 +63,13 @@ def found_columns(columns: Iterable[object], names: ColumnNames, source: str) ->
         if getattr(names, role) == default and default not in present
     }
     names = replace(names, **known)
-    wanted = {"user": names.user, "item": names.item, "timestamp": names.timestamp, "title": names.title}
-    for role, column in wanted.items():
+    for role, column in vars(names).items():
         if column is None or column in present:
             continue
         shown = ", ".join(map(repr, present[:_SHOWN_COLUMNS])) + (", …" if len(present) > _SHOWN_COLUMNS else "")
         nearest = nearest_name(column, present)
         suggestion = f" {nearest}" if nearest.startswith("Did you mean") else ""
-        without = ", or set it to null if every user's rows already stand in time order" if role == "timestamp" else ""
+        without = _WITHOUT.get(role, "")
         raise DataError(
             f"{source}: no {role} column {column!r}, got columns {shown}.{suggestion}"
             f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python, --{role}-column in inspect)"
@@ -73,13 +79,14 @@ def found_columns(columns: Iterable[object], names: ColumnNames, source: str) ->
 
 
 def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames) -> pd.DataFrame:
-    """The events of `raw` under our column names: ids as text, times as numbers.
+    """The events of `raw` under our column names: ids as text, times and ratings as numbers.
 
     Without a timestamp column the position among the user's rows is the time, and `attrs["has_timestamps"]` is False.
     `attrs["columns"]` lists the columns that were read.
 
     Raises:
-        DataError: A column is missing, there is no row, or a user, item or timestamp is missing or not readable.
+        DataError: A column is missing, there is no row, or a user, item, timestamp or rating is missing or not
+            readable.
     """
     names = found_columns(raw.columns, names, rows.source)
     if raw.empty:
@@ -91,8 +98,10 @@ def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames)
         frame["timestamp"] = _timestamps(raw[names.timestamp], rows)
     if names.title is not None:
         frame["title"] = _text(raw[names.title].astype(object).fillna(""))
+    if names.rating is not None:
+        frame["rating"] = _ratings(raw[names.rating], rows)
     frame.attrs["has_timestamps"] = names.timestamp is not None
-    frame.attrs["columns"] = [name for name in (names.user, names.item, names.timestamp, names.title) if name]
+    frame.attrs["columns"] = [name for name in vars(names).values() if name is not None]
     return frame
 
 
@@ -144,6 +153,12 @@ def _timestamps(column: pd.Series, rows: RowNames) -> Shaped[np.ndarray, " rows"
     # float64 has no room for nanoseconds: neighbours would become equal, and their order that of the rows.
     fits = pd.api.types.is_integer_dtype(numbers) and int(numbers.max()) <= np.iinfo(np.int64).max
     return numbers.to_numpy(dtype=np.int64 if fits else np.float64)
+
+
+def _ratings(column: pd.Series, rows: RowNames) -> Float64[np.ndarray, " rows"]:
+    numbers = pd.to_numeric(column, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    _refuse(~np.isfinite(numbers), column, rows, "a number")
+    return numbers
 
 
 def _unix_seconds(dates: pd.Series) -> Shaped[np.ndarray, " rows"]:

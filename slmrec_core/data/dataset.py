@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32, Int64, Shaped
 
-from slmrec_core.data.filtering import filtered_interactions
+from slmrec_core.data.filtering import KCore, filtered_interactions
 from slmrec_core.data.storage import read_tables, write_tables
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 
@@ -64,12 +64,13 @@ class SequenceDataset:
         min_item: int = 5,
         min_events: int = 3,
         ties: Ties = "input",
+        k_core: KCore = "iterated",
     ) -> "SequenceDataset":
         """Filter, order and number the events of `load_interactions`.
 
         Ids follow the sorted raw ids, so they do not depend on how the users' rows are interleaved. Dropping short
         users can leave an item with fewer than `min_item` events; that happens only where `min_user` is less than
-        `min_events`.
+        `min_events`, or the k-core is not iterated.
 
         Args:
             interactions: Columns `user_id`, `item_id`, `timestamp`, maybe `title`; not changed.
@@ -79,17 +80,19 @@ class SequenceDataset:
                 user to have a training target.
             ties: Events of one user with equal timestamps keep the order of their rows (`input`), or get a random one
                 that is the same every time (`shuffled`).
+            k_core: Both limits hold in the end (`iterated`), or users are counted, then the items of those kept, and no
+                more (`once`), which may leave users below `min_user`.
 
         Raises:
             DataError: A column or value is missing, or nothing is left.
-            ConfigError: `min_events` is less than 3.
+            ConfigError: `min_events` is less than 3, or `k_core` unknown.
         """
         if min_events < _SHORTEST_USER:
             raise ConfigError(
                 f"min_events: leave-one-out needs at least {_SHORTEST_USER} events per user, got {min_events}."
                 f" Use {_SHORTEST_USER} or more."
             )
-        kept = filtered_interactions(interactions, min_user, min_item, min_events)
+        kept = filtered_interactions(interactions, min_user, min_item, min_events, k_core)
         order = _time_order(kept.users, kept.timestamps, ties)
         titles = None
         if kept.titles is not None:

@@ -1,14 +1,18 @@
 """Which events are kept: the k-core, then users long enough for leave-one-out."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
 
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
-from slmrec_core.errors import DataError
+from slmrec_core.errors import ConfigError, DataError
+
+KCore = Literal["iterated", "once"]
 
 logger = logging.getLogger(__name__)
 
@@ -28,20 +32,25 @@ class FilteredEvents:
     """Users of the k-core with too few events."""
 
 
-def filtered_interactions(interactions: pd.DataFrame, min_user: int, min_item: int, min_events: int) -> FilteredEvents:
+def filtered_interactions(
+    interactions: pd.DataFrame, min_user: int, min_item: int, min_events: int, k_core: KCore = "iterated"
+) -> FilteredEvents:
     """The k-core of a table, without users that have fewer than `min_events` in it.
 
     A table made by a caller is held to the same rules as a file.
 
     Raises:
+        ConfigError: Unknown `k_core`.
         DataError: A column or value is missing or not readable, or nothing is left.
     """
+    if k_core not in _CORES:
+        raise ConfigError(f"k_core: unknown, got {k_core!r}. Use one of {', '.join(_CORES)}.")
     names = ColumnNames(title="title" if "title" in interactions.columns else None)
     checked = standard_interactions(interactions, names, RowNames("interactions", unit="row", first=0))
     # Text is looked at once; from here on an event is two small numbers.
     users, user_ids = pd.factorize(checked["user_id"])
     items, item_ids = pd.factorize(checked["item_id"])
-    core = k_core(users, items, min_user, min_item)
+    core = _CORES[k_core](users, items, min_user, min_item)
     kept = core[np.bincount(users[core])[users[core]] >= min_events] if len(core) else core
     before, after = _describe(users, items), _describe(users[kept], items[kept])
     if not len(kept):
@@ -63,7 +72,7 @@ def filtered_interactions(interactions: pd.DataFrame, min_user: int, min_item: i
     )
 
 
-def k_core(
+def iterated_core(
     users: Int[np.ndarray, " events"], items: Int[np.ndarray, " events"], min_user: int, min_item: int
 ) -> Int[np.ndarray, " kept"]:
     """Positions of the events of the largest part in which every user and item has enough events.
@@ -77,6 +86,21 @@ def k_core(
         if enough.all():
             return kept
         kept, users, items = kept[enough], users[enough], items[enough]
+
+
+def single_pass(
+    users: Int[np.ndarray, " events"], items: Int[np.ndarray, " events"], min_user: int, min_item: int
+) -> Int[np.ndarray, " kept"]:
+    """Positions of the events of items with enough events of users with enough events, as SLMRec's authors filter.
+
+    A user may be left with fewer than `min_user` events, since items go last.
+    """
+    kept = np.flatnonzero((np.bincount(users) >= min_user)[users])
+    enough: Int[np.ndarray, " kept"] = kept[(np.bincount(items[kept]) >= min_item)[items[kept]]]
+    return enough
+
+
+_CORES: dict[KCore, Callable[..., Int[np.ndarray, " kept"]]] = {"iterated": iterated_core, "once": single_pass}
 
 
 def _numbered(

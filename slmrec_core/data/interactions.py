@@ -4,10 +4,11 @@ import hashlib
 from pathlib import Path
 
 import pandas as pd
-from pydantic import PositiveInt, model_validator
+from pydantic import FiniteFloat, PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
 from slmrec_core.data.dataset import Ties
+from slmrec_core.data.filtering import KCore
 from slmrec_core.data.readers import read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
 from slmrec_core.data.titles import item_file
@@ -53,6 +54,11 @@ class DataConfig(FrozenConfig):
     title_column: str | None = None
     """Column of item titles; None = no titles, or with RecBole and MovieLens those of the file of items beside
     the events."""
+    rating_column: str = "rating"
+    """Column of ratings, numbers, read where `min_rating` is set; the default also finds that of Amazon's reviews."""
+    min_rating: FiniteFloat | None = None
+    """Events with a lower rating are left out before anything is counted; None = all are kept. The authors of SLMRec
+    keep 3 and more."""
     ties: Ties = "input"
     """Order of a user's events at one time: that of the `input`, or `shuffled`, which tells how much the input's order
     gives away."""
@@ -60,6 +66,9 @@ class DataConfig(FrozenConfig):
     """Fewest events per user in the k-core; 1 = no limit."""
     min_item: PositiveInt = 5
     """Fewest events per item in the k-core; 1 = no limit."""
+    k_core: KCore = "iterated"
+    """`iterated`: repeated until every user and item has enough events. `once`: users are counted, then the items of
+    those kept, and no more (the authors), which may leave users below `min_user`."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
@@ -74,6 +83,8 @@ def load_interactions(
     item_column: str = "item_id",
     timestamp_column: str | None = "timestamp",
     title_column: str | None = None,
+    rating_column: str = "rating",
+    min_rating: int | float | None = None,
 ) -> pd.DataFrame:
     """Read events from a named data set or a file in any format that `slmrec_core.data.readers` lists.
 
@@ -84,6 +95,8 @@ def load_interactions(
         item_column: The same.
         timestamp_column: The same; None = the order of a user's rows is the order in time.
         title_column: The same; None = the file of items that RecBole or MovieLens puts beside, else no titles.
+        rating_column: Read where `min_rating` is given, in any form that has ratings.
+        min_rating: Events with a lower rating are left out; None = all are kept.
 
     Returns:
         Columns `user_id` and `item_id` (text), `timestamp` (int64 or float64; the position in the user's list where the
@@ -92,18 +105,21 @@ def load_interactions(
 
     Raises:
         ConfigError: One column is to be two of user, item and timestamp.
-        DataError: There is no such file or name, or the file cannot be used; names the line where there is one.
+        DataError: There is no such file or name, the file cannot be used, which names the line where there is one, or
+            it has no ratings and `min_rating` is given, or none that is high enough.
         DownloadError: A named set could not be fetched.
     """
     _require_three(user_column, item_column, timestamp_column)
+    rating = None if min_rating is None else rating_column
     if path_or_name == "synthetic":
         frame = synthetic_interactions()
         frame.attrs["has_timestamps"] = True
-        return frame
-    if path_or_name == "ml-100k":
-        return read_interactions(fetch_from_wheel(ML_100K) / "ml-100k.inter", ColumnNames())
-    names = ColumnNames(user_column, item_column, timestamp_column, title_column)
-    return read_interactions(_existing_file(path_or_name), names)
+    elif path_or_name == "ml-100k":
+        frame = read_interactions(fetch_from_wheel(ML_100K) / "ml-100k.inter", ColumnNames(rating=rating))
+    else:
+        names = ColumnNames(user_column, item_column, timestamp_column, title_column, rating)
+        frame = read_interactions(_existing_file(path_or_name), names)
+    return frame if min_rating is None else _rated(frame, min_rating, path_or_name)
 
 
 def source_fingerprint(config: DataConfig) -> str:
@@ -122,6 +138,22 @@ def source_fingerprint(config: DataConfig) -> str:
         return _combined([file_sha256(file) for file in files if file is not None])
     except OSError as error:
         raise DataError(f"{path}: cannot be read, got {error}. Name a readable file with interactions.") from error
+
+
+def _rated(frame: pd.DataFrame, min_rating: int | float, source: str | Path) -> pd.DataFrame:
+    """Events with this rating or a higher one, numbered anew, without the column."""
+    if "rating" not in frame:
+        raise DataError(
+            f"{source}: events of this form have no ratings, got min_rating={min_rating}."
+            " Leave data.min_rating out, or name a file with a column of ratings."
+        )
+    kept = frame[frame["rating"] >= min_rating]
+    if kept.empty:
+        raise DataError(
+            f"{source}: no event has a rating of {min_rating} or more, got {frame['rating'].max()} as the highest."
+            " Lower data.min_rating."
+        )
+    return kept.drop(columns="rating").reset_index(drop=True)
 
 
 def _require_three(user: str, item: str, timestamp: str | None) -> None:

@@ -96,13 +96,16 @@ def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnN
         raise DataError(_not_an_object(where, text, error)) from error
     names = found_columns(first, names, where)
     fields = {}
-    for name in filter(None, (names.user, names.item, names.timestamp)):
+    for name in filter(None, (names.user, names.item, names.timestamp, names.rating)):
         if type(first[name]) not in _KINDS:
             raise DataError(
                 f"{where}: field {name!r} must hold text or a number, got {first[name]!r}. Name another field, or mend"
                 " the line."
             )
         fields[name] = _KINDS[type(first[name])]
+    if names.rating is not None and fields[names.rating] == pyarrow.int64():
+        # Whole stars on the first line, and half ones further down.
+        fields[names.rating] = pyarrow.float64()
     if names.title is not None:
         fields.setdefault(names.title, pyarrow.string())
     return names, pyarrow.schema(fields)

@@ -33,8 +33,10 @@ _USER_FIRST = ["user", "item", "rating", "timestamp"]
 _ITEM_FIRST = ["item", "user", "rating", "timestamp"]
 
 
-def read_rating_log(source: TextSource) -> tuple[str, pd.DataFrame] | None:
+def read_rating_log(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame] | None:
     """What the log is, and its events with MovieLens' titles where they lie beside it; None = it is another file.
+
+    Of `names` it only counts whether ratings are wanted.
 
     Raises:
         DataError: A line has too many or unreadable fields, or users cannot be told from items.
@@ -42,33 +44,32 @@ def read_rating_log(source: TextSource) -> tuple[str, pd.DataFrame] | None:
     if _MOVIELENS_DAT.fullmatch(source.header):
         # pandas' fast parser takes separators of one character alone.
         tabbed = replace(source, text=source.text.replace("::", "\t"))
-        form, events = "MovieLens, user::item::rating::timestamp", _events(tabbed, "\t")
+        form, events = "MovieLens, user::item::rating::timestamp", _events(tabbed, "\t", names)
         return form, with_movie_titles(events, source.path)
     if _MOVIELENS_TAB.fullmatch(source.header):
-        form, events = "MovieLens-100K, user item rating timestamp", _events(source, "\t")
+        form, events = "MovieLens-100K, user item rating timestamp", _events(source, "\t", names)
         return form, with_movie_titles(events, source.path)
     if _AMAZON.fullmatch(source.header):
-        return _read_amazon(source)
+        return _read_amazon(source, names)
     return None
 
 
-def _events(source: TextSource, separator: str) -> pd.DataFrame:
-    return _standard(source, read_table(source, separator, quoted=False, columns=_USER_FIRST))
+def _events(source: TextSource, separator: str, names: ColumnNames) -> pd.DataFrame:
+    return _standard(source, read_table(source, separator, quoted=False, columns=_USER_FIRST), names)
 
 
-def _standard(source: TextSource, table: pd.DataFrame) -> pd.DataFrame:
-    return standard_interactions(
-        table, ColumnNames("user", "item"), RowNames(str(source.path), first=source.first_line)
-    )
+def _standard(source: TextSource, table: pd.DataFrame, names: ColumnNames) -> pd.DataFrame:
+    columns = ColumnNames("user", "item", rating="rating" if names.rating is not None else None)
+    return standard_interactions(table, columns, RowNames(str(source.path), first=source.first_line))
 
 
-def _read_amazon(source: TextSource) -> tuple[str, pd.DataFrame]:
+def _read_amazon(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame]:
     table = read_table(source, ",", quoted=False, columns=_USER_FIRST)
     if _most(table["user"], _USER) and _most(table["item"], _PRODUCT):
-        return "Amazon ratings of 2014, user,item,rating,timestamp", _standard(source, table)
+        return "Amazon ratings of 2014, user,item,rating,timestamp", _standard(source, table, names)
     if _most(table["user"], _PRODUCT) and _most(table["item"], _USER):
         table = table.rename(columns=dict(zip(_USER_FIRST, _ITEM_FIRST, strict=True)))
-        return "Amazon ratings of 2018, item,user,rating,timestamp", _standard(source, table)
+        return "Amazon ratings of 2018, item,user,rating,timestamp", _standard(source, table, names)
     raise DataError(
         f"{source.at()}: cannot tell users from items, got {source.header[:80]!r}. Amazon's ratings of 2014 are"
         " user,item,rating,timestamp and those of 2018 item,user,rating,timestamp: of the first two columns one must"

@@ -72,7 +72,7 @@ def _read(path: Path, names: ColumnNames) -> tuple[str, pd.DataFrame]:
             f"{source.at()}: JSON must be one object per line, from the first line on, got {header[:40]!r}."
             " Write the file so, or as CSV or parquet with named columns."
         )
-    if (ratings := read_rating_log(source)) is not None:
+    if (ratings := read_rating_log(source, names)) is not None:
         return ratings
     for separator in ("\t", ",", ";"):
         if separator in header:
@@ -119,8 +119,8 @@ def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFram
     try:
         file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
         names = found_columns(file.schema_arrow.names, names, str(path))
-        wanted = [names.user, names.item, names.timestamp, names.title]
-        columns = file.read(columns=list(dict.fromkeys(name for name in wanted if name is not None)))
+        wanted = dict.fromkeys(name for name in vars(names).values() if name is not None)
+        columns = file.read(columns=list(wanted))
         # pandas' own notes would make an index of a column that was one.
         table = columns.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError) as error:
@@ -139,7 +139,7 @@ def _read_recbole(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataF
     in_events = replace(names, title=None)
     if f"{names.item}_list" in table:
         # Users and last items, checked by line; the list itself may be empty.
-        last = standard_interactions(table, replace(in_events, timestamp=None), source.rows)
+        last = standard_interactions(table, replace(in_events, timestamp=None, rating=None), source.rows)
         lists = table[f"{names.item}_list"].fillna("") + " " + last["item_id"].to_numpy()
         users, first = last["user_id"].tolist(), source.first_line + 1
         frame = _from_lists(source.path, users, [items.split() for items in lists], first)

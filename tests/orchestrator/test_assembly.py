@@ -11,6 +11,8 @@ from orchestrator.storage.stages import Stage
 from orchestrator.training.assembly import Inputs, build_objective, build_student, experiment_of, inputs_of
 from orchestrator.training.job import Job
 from orchestrator.training.tasks import build_data, build_sasrec, build_states
+from slmrec_core.data import SequenceDataset
+from slmrec_core.experiment import resolve
 from slmrec_core.recommender import Recommender
 from slmrec_core.training.loop import TrainingData
 from tests.orchestrator.small_spaces import BASE, space_of
@@ -52,6 +54,19 @@ def built(storage: Path, **settings: object) -> Job:
                 dataset, student = inputs_of(job).dataset(), build_student(experiment_of(job), inputs_of(job))
                 Recommender(student, list(dataset.item_ids), 8).save_pretrained(folder / "model")
     raise AssertionError(trial)
+
+
+def test_data_are_read_and_filtered_as_the_settings_say(tmp_path: Path) -> None:
+    path = tmp_path / "log.csv"
+    # Item d is rated low; without it item c has one event, and goes after users were counted.
+    rows = [*(f"u,{item},5,{time}" for time, item in enumerate("abaabc")), "u,d,1,9", *(f"v,d,1,{n}" for n in range(9))]
+    path.write_text("\n".join(["user_id,item_id,stars,timestamp", *rows]))
+    data = {"data.path": str(path), "data.rating_column": "stars", "data.min_rating": 2, "data.min_user": 6}
+    experiment = resolve({**data, "data.min_item": 2, "data.k_core": "once"})
+    build_data(experiment, tmp_path / "data")
+    dataset = SequenceDataset.load(tmp_path / "data")
+    assert dataset.user_ids.tolist() == ["u"]
+    assert dataset.item_ids[dataset.events].tolist() == list("abaab")
 
 
 def terms(job: Job) -> dict[str, float]:

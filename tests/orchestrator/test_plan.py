@@ -42,6 +42,8 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("data.min_user", 6, BELOW_DATA),
     ("data.min_item", 6, BELOW_DATA),
     ("data.ties", "shuffled", BELOW_DATA),
+    ("data.min_rating", 3.0, BELOW_DATA),
+    ("data.k_core", "once", BELOW_DATA),
     ("seed", 1, BELOW_TABLE),
     ("max_seq_len", 20, BELOW_TABLE),
     ("item_table.network.item_dim", 32, BELOW_TABLE),

@@ -96,6 +96,28 @@ def test_the_core_is_found_by_repeating() -> None:
     assert sequences(dataset) == {"u": list("abab"), "v": list("baba")}
 
 
+@settings(deadline=None, max_examples=40)
+@given(events=EVENTS, min_user=st.integers(1, 4), min_item=st.integers(1, 4))
+def test_a_single_pass_counts_users_and_then_the_items_of_those_kept(
+    events: list[Event], min_user: int, min_item: int
+) -> None:
+    events = events + walk("long", "abcabcabcabc")
+    kept = [event for event in events if Counter(user for user, *_ in events)[event[0]] >= min_user]
+    kept = [event for event in kept if Counter(item for _, item, _ in kept)[event[1]] >= min_item]
+    kept = [event for event in kept if Counter(user for user, *_ in kept)[event[0]] >= 3]
+
+    found = SequenceDataset.from_interactions(table(events), min_user, min_item, k_core="once")
+    assert sequences(found) == sequences(unfiltered(kept))
+
+
+def test_a_single_pass_may_leave_users_below_their_limit() -> None:
+    # Item z goes after the users were counted, and w, who had five events with it, is not counted again.
+    events = walk("u", "abab") + walk("v", "babac") + walk("w", "azcab")
+    found = SequenceDataset.from_interactions(table(events), min_user=5, min_item=2, k_core="once")
+
+    assert sequences(found) == {"v": list("babac"), "w": list("acab")}
+
+
 def test_equal_times_keep_the_order_of_the_rows() -> None:
     assert sequences(unfiltered(walk("u", "dbcaeb", [7, 7, 7, 7, 3, 7]))) == {"u": list("edbcab")}
 
