@@ -9,11 +9,11 @@
     `user item`       two fields on every line, no header                      the original SASRec text
     `user item item …`                                                         one user per line, each user once
 
-Each may be gzipped. Where columns have names, those of Amazon's releases and of MovieLens are found without settings.
-Blank lines and comments (#) above the first line are skipped; above JSON blank lines alone. Text without names, the
-last two forms, is separated by spaces or TABs. A file whose lines all have two fields means the same read either way. A
-longer line in a file of pairs, or another log without a header, repeats a user, which the one-user-per-line form never
-does: it is refused, not misread.
+Each may be compressed by gzip or Zstandard. Where columns have names, those of Amazon's releases and of MovieLens are
+found without settings. Blank lines and comments (#) above the first line are skipped; above JSON blank lines alone.
+Text without names, the last two forms, is separated by spaces or TABs. A file whose lines all have two fields means the
+same read either way. A longer line in a file of pairs, or another log without a header, repeats a user, which the
+one-user-per-line form never does: it is refused, not misread.
 """
 
 import io

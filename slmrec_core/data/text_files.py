@@ -1,4 +1,4 @@
-"""Files as streams, unzipped; text files: decoded, line ends made alike, and cut into cells without losing a line."""
+"""Files as streams, decompressed; text: decoded, line ends made alike, and cut into cells without losing a line."""
 
 import contextlib
 import csv
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pandas as pd
+import pyarrow
 from isal import igzip, isal_zlib
 
 from slmrec_core.data.columns import RowNames
@@ -18,6 +19,7 @@ from slmrec_core.errors import DataError
 READ_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, isal_zlib.error)  # type: ignore[assignment]
 """What opening and reading a file raise: it is not there, is cut short, or is damaged inside."""
 _GZIP_MAGIC = b"\x1f\x8b"
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _FIRST_CHARACTER = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)
 """Of a line that is neither blank nor a comment."""
 
@@ -48,16 +50,22 @@ class TextSource:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """The content of a file as a stream, unzipped on the way; this and reading it raise `READ_FAULTS`."""
+    """The content of a file as a stream, gzip and Zstandard undone on the way; this and reading raise `READ_FAULTS`."""
     with path.open("rb") as file:
-        is_zipped = file.read(len(_GZIP_MAGIC)) == _GZIP_MAGIC
+        magic = file.read(len(_ZSTD_MAGIC))
         file.seek(0)
-        # A third of zlib's time, which was most of reading a file.
-        yield igzip.IGzipFile(fileobj=file, mode="rb") if is_zipped else file  # type: ignore[no-untyped-call]
+        if magic.startswith(_GZIP_MAGIC):
+            # A third of zlib's time, which was most of reading a file.
+            yield igzip.IGzipFile(fileobj=file, mode="rb")  # type: ignore[no-untyped-call]
+        elif magic == _ZSTD_MAGIC:
+            # Buffered, because Arrow's own stream does not take read(-1).
+            yield io.BufferedReader(pyarrow.CompressedInputStream(pyarrow.PythonFile(file, mode="r"), "zstd"))
+        else:
+            yield file
 
 
 def read_bytes(path: Path, at_most: int | None = None) -> bytes:
-    """Content of a file, unzipped; or the beginning of it.
+    """Content of a file, decompressed; or the beginning of it.
 
     Raises:
         DataError: It cannot be read.

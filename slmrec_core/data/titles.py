@@ -4,6 +4,8 @@ x.inter, x.test.inter                x.item       RecBole
 u.data, u1.base, ua.test             u.item       MovieLens-100K, Latin-1
 ratings.dat                          movies.dat   MovieLens-1M, Latin-1, and 10M, UTF-8
 ratings.csv with column `movieId`    movies.csv   MovieLens-20M and later
+
+Either may be compressed, and then ends in .gz or .zst.
 """
 
 import re
@@ -21,17 +23,23 @@ _MOVIELENS_FILES = (
     (re.compile(r"ratings\.dat"), "movies.dat"),
     (re.compile(r"ratings\.csv"), "movies.csv"),
 )
+_COMPRESSED = (".gz", ".zst")
 _HEADLESS_SEPARATORS = {"u.item": "|", "movies.dat": "::"}
 
 
 def item_file(path: Path) -> Path | None:
     """The table of items beside a file of events, by the names of this module's table; None = there is none."""
-    if path.suffix == ".inter":
-        stems = (path.stem, path.stem.rpartition(".")[0])
-        names = [f"{stem}.item" for stem in stems if stem]
+    events = Path(_uncompressed(path.name))
+    if events.suffix == ".inter":
+        names = [f"{stem}.item" for stem in (events.stem, events.stem.rpartition(".")[0]) if stem]
     else:
-        names = [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(path.name)]
-    return next((path.with_name(name) for name in names if path.with_name(name).is_file()), None)
+        names = [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(events.name)]
+    beside = (path.with_name(name + suffix) for name in names for suffix in ("", *_COMPRESSED))
+    return next((file for file in beside if file.is_file()), None)
+
+
+def _uncompressed(name: str) -> str:
+    return next((name.removesuffix(suffix) for suffix in _COMPRESSED if name.endswith(suffix)), name)
 
 
 def with_recbole_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> pd.DataFrame:
@@ -66,7 +74,7 @@ def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     if items_path is None:
         return frame
     source = decode(items_path, read_bytes(items_path), other_encoding="latin-1")
-    if separator := _HEADLESS_SEPARATORS.get(items_path.name):
+    if separator := _HEADLESS_SEPARATORS.get(_uncompressed(items_path.name)):
         movies = _id_and_title(source, separator)
         return _joined(frame, movies["item"], movies["title"])
     table = read_quoted_table(source, ",")
