@@ -8,6 +8,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int
 
+from slmrec_core.data.order_signal import markov_hit_rate, shuffled_within_users
+
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.99, 1.0)
 _ENOUGH_ITEMS = 5
 """Shorter histories ascend by chance: one of two orders of two items, one of six of three, one of 120 of five."""
@@ -47,6 +49,11 @@ class Inspection:
     """Comparable users who would ascend if every order were as likely."""
     num_titled: int | None
     """Items with a title; None = the file has no titles."""
+    markov_hit_rate: float | None
+    """Of `slmrec_core.data.order_signal`: last items that a Markov chain has among its first ten; None = no user has
+    three events."""
+    shuffled_hit_rate: float | None
+    """The same with each user's events shuffled."""
 
     @property
     def ascending_share(self) -> float:
@@ -79,6 +86,11 @@ class Inspection:
             f"{self.ascending_share:.1%} of the {self.num_comparable:,} users with {_ENOUGH_ITEMS} or more items"
             f" (chance: {chance:.1%})"
         )
+        if self.markov_hit_rate is not None and self.shuffled_hit_rate is not None:
+            rows["next item"] = (
+                f"a Markov chain has {self.markov_hit_rate:.1%} of the last items among its first 10,"
+                f" {self.shuffled_hit_rate:.1%} with each user's order shuffled"
+            )
         rows["titles"] = "none" if self.num_titled is None else f"of {self.num_titled / self.num_items:.1%} of items"
         for name, value in rows.items():
             yield f"{name:<16} {value}"
@@ -128,6 +140,8 @@ def inspect_interactions(interactions: pd.DataFrame) -> Inspection:
         num_ascending=max(_num_ascending(users, places[items], is_comparable) for places in _orders(item_ids)),
         expected_ascending=math.fsum(1 / math.factorial(min(n, 20)) for n in num_different[is_comparable].tolist()),
         num_titled=None if titled is None else len(np.unique(item_codes[titled])),
+        markov_hit_rate=markov_hit_rate(users, items),
+        shuffled_hit_rate=markov_hit_rate(users, items[shuffled_within_users(users)]),
     )
 
 

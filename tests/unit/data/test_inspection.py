@@ -127,6 +127,8 @@ def test_the_command_writes_one_line_a_measure(tmp_path: Path, capsys: pytest.Ca
         "timestamps       none: the order in the file is the order in time",
         "repeats          16.7% of events, of an item that the user had before",
         "ascending items  0.0% of the 1 users with 5 or more items (chance: 0.8%)",
+        "next item        a Markov chain has 0.0% of the last items among its first 10, 0.0% with each user's order"
+        " shuffled",
         "titles           none",
     ]
 
