@@ -64,15 +64,26 @@ def test_a_set_that_was_sorted_by_item_is_warned_of(tmp_path: Path, ids: list[ob
     found = inspect_interactions(load_interactions(path))
 
     assert found.num_ascending == found.num_comparable == 9
-    assert found.is_sorted_by_id
-    assert list(found.lines())[-1].startswith("warning: the items of most users ascend by id")
+    assert found.is_sorted_by_item
+    assert list(found.lines())[-1].startswith("warning: items stand in one order for all users")
+
+
+def test_ids_that_were_given_after_the_sorting_do_not_hide_it() -> None:
+    frame = synthetic_interactions(num_users=500, num_items=30, follow=0.0)
+    frame = frame.sort_values("item_id").drop_duplicates(["user_id", "item_id"])
+    names = {item: str(n) for n, item in enumerate(frame["item_id"].sample(frac=1, random_state=0).unique())}
+    found = inspect_interactions(frame.assign(item_id=frame["item_id"].map(names), timestamp=0))
+
+    assert found.ascending_share < 0.1
+    assert (found.num_neighbours > 100, found.num_turned) == (True, 0)
+    assert found.is_sorted_by_item
 
 
 @pytest.mark.parametrize("length", [2, 3, 4])
 def test_short_histories_that_ascend_by_chance_are_no_sign(length: int) -> None:
     found = inspect_interactions(table([(f"u{n}", item, item) for n in range(9) for item in range(length)]))
 
-    assert not found.is_sorted_by_id
+    assert not found.is_sorted_by_item
     assert not [line for line in found.lines() if line.startswith("warning")]
 
 
@@ -81,7 +92,7 @@ def test_a_set_in_the_order_of_time_is_not_warned_of() -> None:
 
     assert found.num_comparable == found.num_users == 200
     assert found.num_ascending == 0
-    assert not found.is_sorted_by_id
+    assert not found.is_sorted_by_item
 
 
 def test_positions_are_no_times(tmp_path: Path) -> None:
@@ -127,6 +138,7 @@ def test_the_command_writes_one_line_a_measure(tmp_path: Path, capsys: pytest.Ca
         "timestamps       none: the order in the file is the order in time",
         "repeats          16.7% of events, of an item that the user had before",
         "ascending items  0.0% of the 1 users with 5 or more items (chance: 0.8%)",
+        "turned items     0.0% of the 0 pairs that are neighbours twice or more come in both orders",
         "next item        a Markov chain has 0.0% of the last items among its first 10, 0.0% with each user's order"
         " shuffled",
         "titles           none",

@@ -1,4 +1,4 @@
-"""The Markov chain against a slow plain reference, on sets whose order is all there is, and on sets without one."""
+"""The Markov chain and turned neighbours against slow plain references, and on sets with and without an order."""
 
 from collections import Counter
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from slmrec_core.data import synthetic_interactions
 from slmrec_core.data.inspection import inspect_interactions
-from slmrec_core.data.order_signal import markov_hit_rate, shuffled_within_users
+from slmrec_core.data.order_signal import markov_hit_rate, shuffled_within_users, turned_neighbours
 
 
 def flat(sequences: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
@@ -46,6 +46,16 @@ def test_ties_count_against_the_chain(num_followers: int, hit_rate: float) -> No
     assert markov_hit_rate(*flat([*sequences, asked])) == hit_rate
     crowded = [[0, 20 + n, 70 + n] for n in range(2)]
     assert markov_hit_rate(*flat([*sequences, *crowded, asked])) == 0
+
+
+@settings(deadline=None)
+@given(sequences=st.lists(st.lists(st.integers(0, 6), min_size=1, max_size=12), min_size=1, max_size=20))
+def test_turned_neighbours_are_those_of_a_plain_reference(sequences: list[list[int]]) -> None:
+    steps = Counter(pair for items in sequences for pair in zip(items[:-1], items[1:], strict=True))
+    pairs = {(a, b): (steps[a, b], steps[b, a]) for a in range(7) for b in range(a) if steps[a, b] + steps[b, a] > 1}
+
+    assert turned_neighbours(*flat(sequences)) == (len(pairs), sum(min(both) > 0 for both in pairs.values()))
+    assert turned_neighbours(*flat([sorted(items) for items in sequences]))[1] == 0
 
 
 def test_the_order_of_a_shuffle_stays_within_users_and_is_the_same_every_time() -> None:

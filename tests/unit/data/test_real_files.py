@@ -72,14 +72,26 @@ def test_movielens_after_five_core_has_the_published_counts() -> None:
     assert "Toy Story" in dataset.titles
 
 
-def test_sets_in_the_order_of_time_are_told_from_one_that_was_sorted_by_item() -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        "amazon-beauty-2014/LLM-RecSys-ID/sequential_data.txt",
+        "amazon-toys-sports-2014/Toys_and_Games.txt",
+        "amazon-video-2014/Video.txt",
+        "amazon-raw-samples/Gift_Cards_5.json.gz",
+        "amazon-raw-samples/All_Beauty.train.csv",
+    ],
+)
+def test_a_set_in_the_order_of_time_is_told_from_the_same_one_sorted_by_item(name: str) -> None:
     # Reviews of one day lie in the order of products in Amazon's own files, so that a fifth of the users ascend.
-    for name in ("amazon-toys-sports-2014/Toys_and_Games.txt", "amazon-raw-samples/Gift_Cards_5.json.gz"):
-        interactions = load_interactions(real_file(name))
-        by_item = interactions.sort_values("item_id", kind="stable").assign(timestamp=0)
+    interactions = load_interactions(real_file(name))
+    found = inspect_interactions(interactions)
+    by_item = inspect_interactions(interactions.sort_values("item_id", kind="stable").assign(timestamp=0))
 
-        assert not inspect_interactions(interactions).is_sorted_by_id
-        assert inspect_interactions(by_item).ascending_share == 1
+    assert not found.is_sorted_by_item
+    assert found.ascending_share < 0.25 < found.turned_share
+    assert by_item.is_sorted_by_item
+    assert (by_item.ascending_share, by_item.turned_share) == (1, 0)
 
 
 def test_rows_of_amazons_training_split_agree_with_its_histories() -> None:
