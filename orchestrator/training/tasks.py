@@ -58,6 +58,7 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
         experiment.min_events,
         ties=config.ties,
         k_core=config.k_core,
+        repeats=config.repeats,
     )
     dataset.save(folder)
 

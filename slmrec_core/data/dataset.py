@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32, Int64, Shaped
 
-from slmrec_core.data.filtering import KCore, filtered_interactions
+from slmrec_core.data.filtering import KCore, Repeats, filtered_interactions
 from slmrec_core.data.storage import read_tables, write_tables
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 
@@ -65,6 +65,7 @@ class SequenceDataset:
         min_events: int = 3,
         ties: Ties = "input",
         k_core: KCore = "iterated",
+        repeats: Repeats = "keep",
     ) -> "SequenceDataset":
         """Filter, order and number the events of `load_interactions`.
 
@@ -82,17 +83,19 @@ class SequenceDataset:
                 that is the same every time (`shuffled`).
             k_core: Both limits hold in the end (`iterated`), or users are counted, then the items of those kept, and no
                 more (`once`), which may leave users below `min_user`.
+            repeats: Events of an item that the user had before are kept (`keep`), or left out before the k-core
+                (`first`).
 
         Raises:
             DataError: A column or value is missing, or nothing is left.
-            ConfigError: `min_events` is less than 3, or `k_core` unknown.
+            ConfigError: `min_events` is less than 3, or `k_core` or `repeats` unknown.
         """
         if min_events < _SHORTEST_USER:
             raise ConfigError(
                 f"min_events: leave-one-out needs at least {_SHORTEST_USER} events per user, got {min_events}."
                 f" Use {_SHORTEST_USER} or more."
             )
-        kept = filtered_interactions(interactions, min_user, min_item, min_events, k_core)
+        kept = filtered_interactions(interactions, min_user, min_item, min_events, k_core, repeats)
         order = _time_order(kept.users, kept.timestamps, ties)
         titles = None
         if kept.titles is not None:

@@ -1,9 +1,9 @@
-"""Which events are kept: the k-core, then users long enough for leave-one-out."""
+"""Which events are kept: repeats or not, the k-core, then users long enough for leave-one-out."""
 
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
@@ -13,6 +13,7 @@ from slmrec_core.data.columns import ColumnNames, RowNames, standard_interaction
 from slmrec_core.errors import ConfigError, DataError
 
 KCore = Literal["iterated", "once"]
+Repeats = Literal["keep", "first"]
 
 logger = logging.getLogger(__name__)
 
@@ -33,26 +34,37 @@ class FilteredEvents:
 
 
 def filtered_interactions(
-    interactions: pd.DataFrame, min_user: int, min_item: int, min_events: int, k_core: KCore = "iterated"
+    interactions: pd.DataFrame,
+    min_user: int,
+    min_item: int,
+    min_events: int,
+    k_core: KCore = "iterated",
+    repeats: Repeats = "keep",
 ) -> FilteredEvents:
     """The k-core of a table, without users that have fewer than `min_events` in it.
 
     A table made by a caller is held to the same rules as a file.
 
     Raises:
-        ConfigError: Unknown `k_core`.
+        ConfigError: Unknown `k_core` or `repeats`.
         DataError: A column or value is missing or not readable, or nothing is left.
     """
     if k_core not in _CORES:
         raise ConfigError(f"k_core: unknown, got {k_core!r}. Use one of {', '.join(_CORES)}.")
+    if repeats not in get_args(Repeats):
+        raise ConfigError(f"repeats: unknown, got {repeats!r}. Use one of {', '.join(get_args(Repeats))}.")
     names = ColumnNames(title="title" if "title" in interactions.columns else None)
     checked = standard_interactions(interactions, names, RowNames("interactions", unit="row", first=0))
     # Text is looked at once; from here on an event is two small numbers.
     users, user_ids = pd.factorize(checked["user_id"])
     items, item_ids = pd.factorize(checked["item_id"])
+    before = _describe(users, items)
+    if repeats == "first":
+        first = first_of_each_item(users, items, checked["timestamp"].to_numpy())
+        users, items, checked = users[first], items[first], checked.iloc[first]
     core = _CORES[k_core](users, items, min_user, min_item)
     kept = core[np.bincount(users[core])[users[core]] >= min_events] if len(core) else core
-    before, after = _describe(users, items), _describe(users[kept], items[kept])
+    after = _describe(users[kept], items[kept])
     if not len(kept):
         raise DataError(
             f"interactions: nothing is left of {before} after filtering with min_user={min_user},"
@@ -70,6 +82,16 @@ def filtered_interactions(
         titles=checked["title"].iloc[kept] if "title" in checked else None,
         dropped_users=dropped,
     )
+
+
+def first_of_each_item(
+    users: Int[np.ndarray, " events"], items: Int[np.ndarray, " events"], timestamps: Shaped[np.ndarray, " events"]
+) -> Int[np.ndarray, " kept"]:
+    """Positions of the events whose item the user did not have before, ascending; at equal times the first row."""
+    # Stable, so that the first of each group is the earliest, and of those the first row.
+    order = np.lexsort((timestamps, items, users))
+    is_first = np.append(True, (np.diff(users[order]) != 0) | (np.diff(items[order]) != 0))
+    return np.sort(order[is_first])
 
 
 def iterated_core(

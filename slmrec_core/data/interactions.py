@@ -8,7 +8,7 @@ from pydantic import FiniteFloat, PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
 from slmrec_core.data.dataset import Ties
-from slmrec_core.data.filtering import KCore
+from slmrec_core.data.filtering import KCore, Repeats
 from slmrec_core.data.readers import read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
 from slmrec_core.data.titles import item_file
@@ -69,6 +69,8 @@ class DataConfig(FrozenConfig):
     k_core: KCore = "iterated"
     """`iterated`: repeated until every user and item has enough events. `once`: users are counted, then the items of
     those kept, and no more (the authors), which may leave users below `min_user`."""
+    repeats: Repeats = "keep"
+    """Events of an item that the user had before: `keep`, or leave out all but the `first`, before the k-core."""
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":

@@ -44,6 +44,7 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("data.ties", "shuffled", BELOW_DATA),
     ("data.min_rating", 3.0, BELOW_DATA),
     ("data.k_core", "once", BELOW_DATA),
+    ("data.repeats", "first", BELOW_DATA),
     ("seed", 1, BELOW_TABLE),
     ("max_seq_len", 20, BELOW_TABLE),
     ("item_table.network.item_dim", 32, BELOW_TABLE),

@@ -118,6 +118,28 @@ def test_a_single_pass_may_leave_users_below_their_limit() -> None:
     assert sequences(found) == {"v": list("babac"), "w": list("acab")}
 
 
+@settings(deadline=None, max_examples=40)
+@given(events=EVENTS)
+def test_of_repeats_the_first_in_time_is_kept_and_counted(events: list[Event]) -> None:
+    events = events + walk("long", "abcabcabc")
+    kept: list[Event] = []
+    for event in sorted(events, key=lambda event: event[2]):
+        if not [other for other in kept if other[:2] == event[:2]]:
+            kept.append(event)
+    found = SequenceDataset.from_interactions(table(events), min_user=3, min_item=1, repeats="first")
+
+    assert found.num_repeats == 0
+    assert sequences(found) == plain_sequences(kept, min_user=3, min_item=1)
+
+
+def test_titles_stay_with_their_items_without_repeats() -> None:
+    events = table(walk("u", "aabbc") + walk("v", "cbaab")).assign(title=lambda frame: frame["item_id"].str.upper())
+    found = SequenceDataset.from_interactions(events, min_user=1, min_item=1, repeats="first")
+
+    assert found.titles is not None
+    assert [title.lower() for title in found.titles] == found.item_ids.tolist()
+
+
 def test_equal_times_keep_the_order_of_the_rows() -> None:
     assert sequences(unfiltered(walk("u", "dbcaeb", [7, 7, 7, 7, 3, 7]))) == {"u": list("edbcab")}
 
