@@ -52,8 +52,8 @@ class DataConfig(FrozenConfig):
     timestamp_column: str | None = "timestamp"
     """Column of times, numbers of any unit or ISO 8601 dates; None = each user's rows already stand in time order."""
     title_column: str | None = None
-    """Column of item titles; None = no titles, or with RecBole and MovieLens those of the file of items beside
-    the events."""
+    """Column of item titles; None = those of the file of items that RecBole, MovieLens or Amazon (`meta_X.json`)
+    puts beside the events, if it is there."""
     rating_column: str = "rating"
     """Column of ratings, numbers, read where `min_rating` is set; the default also finds that of Amazon's reviews."""
     min_rating: FiniteFloat | None = None
@@ -96,7 +96,7 @@ def load_interactions(
             of user, item or timestamp is not there, that of Amazon's releases or of MovieLens is read.
         item_column: The same.
         timestamp_column: The same; None = the order of a user's rows is the order in time.
-        title_column: The same; None = the file of items that RecBole or MovieLens puts beside, else no titles.
+        title_column: The same; None = the file of items that RecBole, MovieLens or Amazon puts beside, else none.
         rating_column: Read where `min_rating` is given, in any form that has ratings.
         min_rating: Events with a lower rating are left out; None = all are kept.
 

@@ -8,7 +8,7 @@ import io
 import json
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -41,6 +41,22 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
         DataError: The file ends too early, a line is not one object, or a wanted field is missing, empty or not of the
             kind that it is on the first line.
     """
+    table, first_line = read_json_fields(path, lambda where, first: _event_schema(where, first, names))
+    return standard_interactions(table.to_pandas(), names, RowNames(str(path), first=first_line))
+
+
+def read_json_fields(
+    path: Path, schema_of: Callable[[str, dict[str, object]], pyarrow.Schema]
+) -> tuple[pyarrow.Table, int]:
+    """Wanted fields of the objects of a file, one per line, null where a line has none; and the first one's line.
+
+    Args:
+        path: A file that `is_json`.
+        schema_of: The wanted fields and their kinds, from where the first object stands and that object.
+
+    Raises:
+        DataError: The file ends too early, a line is not one object, or a field is of another kind than in the schema.
+    """
     tables: list[pyarrow.Table] = []
     line = first_line = 1
     try:
@@ -57,15 +73,14 @@ def read_json_lines(path: Path, names: ColumnNames) -> pd.DataFrame:
                     if not text:
                         continue
                     first_line, block = line, memoryview(text)
-                    names, schema = _first_object(f"{path}, line {line}", text, names)
+                    schema = schema_of(f"{path}, line {line}", _first_object(f"{path}, line {line}", text))
                 tables.append(_fields(path, line, block, schema))
                 line += tables[-1].num_rows
     except READ_FAULTS as error:
         raise DataError(
             f"{path}, line {line} or below: cannot be read, got {error}. Fetch the file again, or pack it again."
         ) from error
-    frame = pyarrow.concat_tables(tables).to_pandas()
-    return standard_interactions(frame, names, RowNames(str(path), first=first_line))
+    return pyarrow.concat_tables(tables), first_line
 
 
 def _blocks_of_lines(file: io.BufferedIOBase) -> Iterator[memoryview]:
@@ -87,13 +102,17 @@ def _num_lines(block: memoryview | bytes) -> int:
     return int(np.count_nonzero(np.frombuffer(block, dtype=np.uint8) == ord("\n")))
 
 
-def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnNames, pyarrow.Schema]:
-    """The wanted fields as the first line names them, and of which kind they are."""
+def _first_object(where: str, block: bytes) -> dict[str, object]:
     text = block[: block.index(b"\n")]
     try:
-        first = json.loads(text)
+        first: dict[str, object] = json.loads(text)
     except ValueError as error:
         raise DataError(_not_an_object(where, text, error)) from error
+    return first
+
+
+def _event_schema(where: str, first: dict[str, object], names: ColumnNames) -> pyarrow.Schema:
+    """The wanted fields as the first line names them, and of which kind they are."""
     names = found_columns(first, names, where)
     fields = {}
     for name in filter(None, (names.user, names.item, names.timestamp, names.rating)):
@@ -108,7 +127,7 @@ def _first_object(where: str, block: bytes, names: ColumnNames) -> tuple[ColumnN
         fields[names.rating] = pyarrow.float64()
     if names.title is not None:
         fields.setdefault(names.title, pyarrow.string())
-    return names, pyarrow.schema(fields)
+    return pyarrow.schema(fields)
 
 
 def _fields(path: Path, first_line: int, block: memoryview, schema: pyarrow.Schema) -> pyarrow.Table:

@@ -32,7 +32,7 @@ from slmrec_core.data.histories import HISTORY_COLUMNS, unlisted_histories
 from slmrec_core.data.json_lines import is_json, read_json_lines
 from slmrec_core.data.rating_logs import read_rating_log
 from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
-from slmrec_core.data.titles import item_file, with_movie_titles, with_recbole_titles
+from slmrec_core.data.titles import item_file, with_movie_titles, with_product_titles, with_recbole_titles
 from slmrec_core.errors import DataError
 
 _HEAD_BYTES = 2**16
@@ -52,6 +52,8 @@ def read_interactions(path: Path, names: ColumnNames) -> pd.DataFrame:
         DataError: The file cannot be read as interactions.
     """
     form, frame = _read(path, names)
+    if "title" not in frame:
+        frame = with_product_titles(frame, path)
     frame.attrs["format"] = form
     return frame
 

@@ -4,6 +4,7 @@ x.inter, x.test.inter                x.item       RecBole
 u.data, u1.base, ua.test             u.item       MovieLens-100K, Latin-1
 ratings.dat                          movies.dat   MovieLens-1M, Latin-1, and 10M, UTF-8
 ratings.csv with column `movieId`    movies.csv   MovieLens-20M and later
+X.json, reviews_X_5.json and so on   meta_X.json  Amazon; .jsonl as well, and events .csv
 
 Either may be compressed, and then ends in .gz or .zst.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from slmrec_core.data.amazon_metadata import product_titles
 from slmrec_core.data.columns import ColumnNames, found_columns
 from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
 from slmrec_core.errors import DataError
@@ -23,19 +25,36 @@ _MOVIELENS_FILES = (
     (re.compile(r"ratings\.dat"), "movies.dat"),
     (re.compile(r"ratings\.csv"), "movies.csv"),
 )
+_AMAZON_FILE = re.compile(r"(reviews_|ratings_)?(?P<category>.+?)(_\d+)?(\.(train|valid|test))?\.(jsonl?|csv)")
 _COMPRESSED = (".gz", ".zst")
 _HEADLESS_SEPARATORS = {"u.item": "|", "movies.dat": "::"}
 
 
 def item_file(path: Path) -> Path | None:
     """The table of items beside a file of events, by the names of this module's table; None = there is none."""
+    return _recbole_file(path) or _movie_file(path) or _metadata_file(path)
+
+
+def _recbole_file(path: Path) -> Path | None:
     events = Path(_uncompressed(path.name))
-    if events.suffix == ".inter":
-        names = [f"{stem}.item" for stem in (events.stem, events.stem.rpartition(".")[0]) if stem]
-    else:
-        names = [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(events.name)]
-    beside = (path.with_name(name + suffix) for name in names for suffix in ("", *_COMPRESSED))
-    return next((file for file in beside if file.is_file()), None)
+    if events.suffix != ".inter":
+        return None
+    return _beside(path, [f"{stem}.item" for stem in (events.stem, events.stem.rpartition(".")[0]) if stem])
+
+
+def _movie_file(path: Path) -> Path | None:
+    return _beside(path, [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(_uncompressed(path.name))])
+
+
+def _metadata_file(path: Path) -> Path | None:
+    if (found := _AMAZON_FILE.fullmatch(_uncompressed(path.name))) is None:
+        return None
+    return _beside(path, [f"meta_{found['category']}.{suffix}" for suffix in ("json", "jsonl")])
+
+
+def _beside(path: Path, names: list[str]) -> Path | None:
+    files = (path.with_name(name + suffix) for name in names for suffix in ("", *_COMPRESSED))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _uncompressed(name: str) -> str:
@@ -48,7 +67,7 @@ def with_recbole_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> 
     Raises:
         DataError: A title column is wanted and there is no such file or column, or the file cannot be read.
     """
-    items_path = item_file(path)
+    items_path = _recbole_file(path)
     if items_path is None:
         if names.title is not None:
             raise DataError(
@@ -70,7 +89,7 @@ def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     Raises:
         DataError: The file cannot be read.
     """
-    items_path = item_file(path)
+    items_path = _movie_file(path)
     if items_path is None:
         return frame
     source = decode(items_path, read_bytes(items_path), other_encoding="latin-1")
@@ -84,6 +103,20 @@ def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             f" Take the file of the release that {path.name} is of, or move it away to read without titles."
         )
     return _joined(frame, table["movieId"], table["title"])
+
+
+def with_product_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """The events with the titles of Amazon's metadata, where there are some, and of one of these products at least.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    items_path = _metadata_file(path)
+    if items_path is None:
+        return frame
+    titles = product_titles(items_path)
+    is_other_set = not frame["item_id"].isin(titles.index).any()
+    return frame if is_other_set else _joined(frame, titles.index.to_series(), titles)
 
 
 def _joined(frame: pd.DataFrame, items: pd.Series, titles: pd.Series) -> pd.DataFrame:

@@ -49,6 +49,14 @@ def test_recbole_lists_are_read_whole_with_their_titles() -> None:
     assert (interactions["title"] != "").all()
 
 
+def test_every_gift_card_has_the_title_of_the_metadata_beside_it() -> None:
+    real_file("amazon-raw-samples/meta_Gift_Cards.json.gz")
+    interactions = load_interactions(real_file("amazon-raw-samples/Gift_Cards_5.json.gz"))
+
+    assert interactions["item_id"].nunique() == 148
+    assert (interactions["title"] != "").all()
+
+
 def test_a_log_with_day_timestamps_keeps_the_order_of_the_file_within_a_day() -> None:
     interactions = load_interactions(real_file("amazon-grocery-2014/train.csv"), timestamp_column="time")
     dataset = SequenceDataset.from_interactions(interactions, min_user=1, min_item=1)
