@@ -11,6 +11,7 @@ from slmrec_core.data.batches import (
     training_windows,
 )
 from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset, Split
+from slmrec_core.data.inspection import Inspection, inspect_interactions
 from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interactions, source_fingerprint
 from slmrec_core.data.negatives import num_candidates, sampled_candidates
 from slmrec_core.data.synthetic import synthetic_interactions
@@ -19,12 +20,14 @@ __all__ = [
     "NAMED_SETS",
     "DataConfig",
     "EvaluationSplit",
+    "Inspection",
     "SequenceDataset",
     "Split",
     "TargetMode",
     "WindowMode",
     "epoch_batches",
     "evaluation_batch",
+    "inspect_interactions",
     "load_interactions",
     "num_candidates",
     "num_training_targets",

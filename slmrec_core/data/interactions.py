@@ -115,7 +115,7 @@ def load_interactions(
     rating = None if min_rating is None else rating_column
     if path_or_name == "synthetic":
         frame = synthetic_interactions()
-        frame.attrs["has_timestamps"] = True
+        frame.attrs |= {"has_timestamps": True, "format": "generated catalogue"}
     elif path_or_name == "ml-100k":
         frame = read_interactions(fetch_from_wheel(ML_100K) / "ml-100k.inter", ColumnNames(rating=rating))
     else:

@@ -32,7 +32,7 @@ from slmrec_core.data.histories import HISTORY_COLUMNS, unlisted_histories
 from slmrec_core.data.json_lines import is_json, read_json_lines
 from slmrec_core.data.rating_logs import read_rating_log
 from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
-from slmrec_core.data.titles import item_file, with_movie_titles, with_product_titles, with_recbole_titles
+from slmrec_core.data.titles import movie_file, with_movie_titles, with_product_titles, with_recbole_titles
 from slmrec_core.errors import DataError
 
 _HEAD_BYTES = 2**16
@@ -98,14 +98,14 @@ def _with_columns(form: str, frame: pd.DataFrame) -> tuple[str, pd.DataFrame]:
 def _read_named(source: TextSource, separator: str, names: ColumnNames) -> tuple[str, pd.DataFrame]:
     table = read_quoted_table(source, separator)
     form = f"text separated by {_SEPARATORS[separator]}"
-    if _MOVIELENS_ITEM in table and item_file(source.path) is not None and names.title not in table:
+    if _MOVIELENS_ITEM in table and movie_file(source.path) is not None and names.title not in table:
         events = standard_interactions(table, replace(names, title=None), source.rows)
         return _with_columns(form, with_movie_titles(events, source.path))
     events = standard_interactions(table, names, source.rows)
     if set(table.columns) == HISTORY_COLUMNS and (whole := unlisted_histories(events, table["history"])) is not None:
-        return "Amazon 2023, histories without rows of their own", _from_lists(
-            source.path, *whole, source.first_line + 1
-        )
+        users, lists = whole
+        frame = _from_lists(source.path, users, lists, source.first_line + 1)
+        return "Amazon 2023, histories whose events have no rows", frame
     return _with_columns(form, events)
 
 

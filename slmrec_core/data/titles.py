@@ -32,7 +32,7 @@ _HEADLESS_SEPARATORS = {"u.item": "|", "movies.dat": "::"}
 
 def item_file(path: Path) -> Path | None:
     """The table of items beside a file of events, by the names of this module's table; None = there is none."""
-    return _recbole_file(path) or _movie_file(path) or _metadata_file(path)
+    return _recbole_file(path) or movie_file(path) or _metadata_file(path)
 
 
 def _recbole_file(path: Path) -> Path | None:
@@ -42,7 +42,8 @@ def _recbole_file(path: Path) -> Path | None:
     return _beside(path, [f"{stem}.item" for stem in (events.stem, events.stem.rpartition(".")[0]) if stem])
 
 
-def _movie_file(path: Path) -> Path | None:
+def movie_file(path: Path) -> Path | None:
+    """MovieLens' file of movies beside a file of its ratings; None = there is none."""
     return _beside(path, [name for pattern, name in _MOVIELENS_FILES if pattern.fullmatch(_uncompressed(path.name))])
 
 
@@ -89,7 +90,7 @@ def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     Raises:
         DataError: The file cannot be read.
     """
-    items_path = _movie_file(path)
+    items_path = movie_file(path)
     if items_path is None:
         return frame
     source = decode(items_path, read_bytes(items_path), other_encoding="latin-1")

@@ -1,6 +1,7 @@
 """Measures against counts by hand and a slow plain reference, and the sign of a set that was sorted by item."""
 
 import math
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -142,6 +143,21 @@ def test_the_command_writes_one_line_a_measure(tmp_path: Path, capsys: pytest.Ca
         "next item        a Markov chain has 0.0% of the last items among its first 10, 0.0% with each user's order"
         " shuffled",
         "titles           none",
+    ]
+
+
+def test_the_command_has_these_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="0"):
+        main(["inspect", "--help"])
+
+    assert sorted(set(re.findall(r"--[a-z-]+", capsys.readouterr().out))) == [
+        "--help",
+        "--item-column",
+        "--min-rating",
+        "--rating-column",
+        "--timestamp-column",
+        "--title-column",
+        "--user-column",
     ]
 
 
