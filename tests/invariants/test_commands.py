@@ -51,6 +51,5 @@ def test_these_modules_read_a_command_line_and_no_others() -> None:
     assert len(files) > 50
     assert sorted(str(file.relative_to(ROOT)) for file in files if "import argparse" in file.read_text()) == [
         "orchestrator/cli.py",
-        "orchestrator/study/__main__.py",
         "slmrec_core/data/__main__.py",
     ]
