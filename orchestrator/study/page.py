@@ -72,12 +72,15 @@ def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> st
     protocol = {
         "data": _data(record),
         "split": "leave-one-out by time: the last item is test, the one before it valid",
-        "ranking": "the whole catalogue; items of the history are masked; ties count against the model",
+        "ranking": "the whole catalogue; ties count against the model; items of the history masked:"
+        f" {_one(frames, 'evaluation.mask_seen')}",
         "history": f"the newest {_one(frames, 'max_seq_len')} items",
         "loss": "full cross entropy over the catalogue at every position, and the terms that a row names",
         "checkpoint": f"the epoch with the best valid NDCG@10, by {_selection(frames)} while training runs,"
         " then measured for all; test is read once per row",
-        "backbone": "SmolLM2-135M-Instruct, 4-bit-quantised weights, LoRA on the MLPs" if len(trained) else "none yet",
+        "backbone": f"`{_one([trained], 'backbone')}`; `q4` in a name: 4-bit-quantised weights"
+        if len(trained)
+        else "none yet",
         "seeds": ", ".join(sorted({str(seed) for frame in frames for seed in frame["seed"]}))
         + "; seed s has item table s, teacher s and student s",
         "intervals": "95 %, bootstrap over users and seeds; ± is the standard deviation between seeds",
@@ -200,7 +203,7 @@ def _facts(record: Path, stages: Sequence[str]) -> dict[str, str]:
         "commits": ", ".join(sorted({f"`{one['commit'][:9]}`" for one in made})),
         "versions": "; ".join(", ".join(sorted({f"{p} {one[f'version.{p}']}" for one in made})) for p in packages),
         "hardware": ", ".join(sorted({f"{one['threads']} threads ({one['device']})" for one in made}))
-        + "; two cores of a cloud machine without a GPU",
+        + f", Python {', '.join(sorted({one['python'] for one in made}))}",
         "wall time": f"{seconds / 3600:.1f} hours of training and ranking in {len(stages)} rows",
     }
 

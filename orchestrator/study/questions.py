@@ -29,8 +29,8 @@ QUESTIONS = (
     Question(
         "learning_rate",
         "The learning rate of each row",
-        "Three rates for each headline row, seed 0, judged on *valid* alone; the test split stayed closed. The rate in"
-        " the tables below is the best of these.",
+        "Three rates for each headline row, seed 0, judged on *valid* alone; the test split stayed closed. The best is"
+        " bold; each table below names the rate that its rows were trained with.",
     ),
     Question(
         "depth",

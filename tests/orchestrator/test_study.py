@@ -28,6 +28,7 @@ PROBE: dict[str, Any] = {"method": "probe", "teacher.num_layers": 4}
 PROVENANCE = {
     "commit": "0123456789abcdef",
     "threads": 1,
+    "python": "3.11.7",
     "device": "cpu",
     **{f"version.{name}": "1" for name in ("ray", "torch", "transformers", "peft", "deepspeed")},
 }
