@@ -6,7 +6,7 @@ import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_PACKAGES = ("slmrec", "ray", "torch", "transformers", "peft", "deepspeed", "mlflow", "pandas", "numpy")
+_PACKAGES = ("slmrec", "ray", "torch", "torchao", "transformers", "peft", "deepspeed", "mlflow", "pandas", "numpy")
 
 
 @functools.cache

@@ -9,7 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from slmrec_core import data, distillation, errors, losses, metrics, models, training
+    from slmrec_core import compression, data, distillation, errors, losses, metrics, models, training
+    from slmrec_core.compression import CompressionConfig, block_influence, compress, prune_linear
     from slmrec_core.data import DataConfig, SequenceDataset, load_interactions, synthetic_interactions
     from slmrec_core.distillation import (
         BlockPairing,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PAD_ITEM",
     "BlockPairing",
+    "CompressionConfig",
     "DataConfig",
     "DistillationConfig",
     "DistillationLosses",
@@ -75,6 +77,9 @@ __all__ = [
     "TrainingConfig",
     "TrainingData",
     "TrainingEngine",
+    "block_influence",
+    "compress",
+    "compression",
     "data",
     "derive_seed",
     "distillation",
@@ -87,6 +92,7 @@ __all__ = [
     "open_backbone",
     "own_head",
     "pair_blocks",
+    "prune_linear",
     "resolve",
     "seed_torch",
     "synthetic_interactions",
@@ -95,8 +101,12 @@ __all__ = [
     "write_states",
 ]
 
-_SUBPACKAGES = ("data", "distillation", "errors", "losses", "metrics", "models", "training")
+_SUBPACKAGES = ("compression", "data", "distillation", "errors", "losses", "metrics", "models", "training")
 _DEFINED_IN = {
+    "CompressionConfig": "slmrec_core.compression",
+    "block_influence": "slmrec_core.compression",
+    "compress": "slmrec_core.compression",
+    "prune_linear": "slmrec_core.compression",
     "DataConfig": "slmrec_core.data",
     "SequenceDataset": "slmrec_core.data",
     "load_interactions": "slmrec_core.data",

@@ -11,21 +11,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from slmrec_core.catalogue import Catalogue
-from slmrec_core.errors import CheckpointError, ConfigError
-from slmrec_core.models.decoder import empty_decoder
-from slmrec_core.models.prompt import Prompt
-from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
-from slmrec_core.models.sasrec import SASRec, SASRecConfig
+from slmrec_core.errors import CheckpointError
+from slmrec_core.models.description import describe, rebuild
+from slmrec_core.models.quantization import load_plain_state, plain_state
+from slmrec_core.models.recommender import RecommenderModel
+from slmrec_core.models.sasrec import SASRec
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+_BEFORE_WEIGHT_FORMATS = 2
 _CONFIG, _ITEMS, _WEIGHTS = "config.json", "items.json", "model.safetensors"
-_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,7 @@ def write_model(folder: Path, model: StoredModel) -> None:
     """Writes the three files, each whole or not at all."""
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, network = model.catalogue, model.network
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    state = {name: tensor.cpu().contiguous() for name, tensor in plain_state(network).items()}
     items = {
         "item_ids": catalogue.item_ids[1:],
         "titles": catalogue.titles[1:] if catalogue.titles else None,
@@ -57,7 +55,7 @@ def write_model(folder: Path, model: StoredModel) -> None:
             "max_seq_len": model.max_seq_len,
             "metadata": model.metadata,
             "files": {name: _sha256(fresh[name]) for name in (_WEIGHTS, _ITEMS)},
-            **_describe(network),
+            **describe(network),
         }
         fresh[_CONFIG].write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         for name, file in fresh.items():
@@ -75,6 +73,8 @@ def read_model(folder: Path) -> StoredModel:
     """
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+        if config["format_version"] == _BEFORE_WEIGHT_FORMATS:
+            config |= {"format_version": FORMAT_VERSION, "weight_format": "float"}
         if config["format_version"] != FORMAT_VERSION:
             raise CheckpointError(
                 f"model {folder}: format_version must be {FORMAT_VERSION}, got {config['format_version']}."
@@ -88,8 +88,8 @@ def read_model(folder: Path) -> StoredModel:
                 )
         items = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
         state = load_file(folder / _WEIGHTS)
-        network = _rebuild(config, state)
-        network.load_state_dict(state)
+        network = rebuild(config, state)
+        load_plain_state(network, state)
         catalogue = Catalogue(
             ("", *items["item_ids"]),
             None if items["titles"] is None else ("", *items["titles"]),
@@ -113,50 +113,3 @@ def read_model(folder: Path) -> StoredModel:
 def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _describe(network: RecommenderModel | SASRec) -> dict[str, object]:
-    if isinstance(network, SASRec):
-        return {"kind": "sasrec", "network": network.config.model_dump(mode="json")}
-    decoder = network.decoder.config.to_dict()  # type: ignore[union-attr, operator]
-    return {
-        "kind": "llm",
-        "network": network.config.model_dump(mode="json"),
-        "decoder": {key: value for key, value in decoder.items() if _is_architecture(key)},
-        "vocab_size": network.vocab_size,
-        "prompt": {"before": network.prompt.before, "after": network.prompt.after},
-        "compute_dtype": str(network.compute_dtype).removeprefix("torch."),
-    }
-
-
-def _is_architecture(key: str) -> bool:
-    return not key.startswith("_") and key not in ("dtype", "torch_dtype", "transformers_version", "architectures")
-
-
-def _rebuild(config: dict[str, object], state: dict[str, Tensor]) -> RecommenderModel | SASRec:
-    """The network with random weights, of the shapes that the saved state has."""
-    described = dict(config)
-    if described["kind"] == "sasrec":
-        rows, _ = state["item_embedding.weight"].shape
-        positions = state["position_embedding.weight"].shape[0]
-        return SASRec(SASRecConfig.model_validate(described["network"]), rows - 1, positions)
-    if described["kind"] != "llm":
-        raise ConfigError(f"model: kind must be 'llm' or 'sasrec', got {described['kind']!r}.")
-    prompt = described["prompt"]
-    if not isinstance(prompt, dict):
-        raise ConfigError(f"model: prompt must hold token ids before and after the items, got {prompt!r}.")
-    # The vocabulary is not saved: only the template's rows of it are ever read, and these are in the state.
-    # transformers would warn of special tokens outside it.
-    no_vocabulary = {"vocab_size": 1, **dict.fromkeys(("pad_token_id", "bos_token_id", "eos_token_id"))}
-    decoder = empty_decoder({**described["decoder"], **no_vocabulary})  # type: ignore[dict-item]
-    network = RecommenderModel(
-        RecommenderConfig.model_validate(described["network"]),
-        decoder,
-        Prompt(tuple(prompt["before"]), tuple(prompt["after"])),
-        state["item_table"],
-        _DTYPES[str(described["compute_dtype"])],
-    )
-    network.vocab_size = int(str(described["vocab_size"]))
-    if not any("lora_" in name for name in state):
-        network.merge_lora()
-    return network

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float, Int
-from torch import Tensor, nn
+from torch import Tensor
 
 from slmrec_core.catalogue import Catalogue
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
@@ -21,7 +21,7 @@ from slmrec_core.models.hub import hub_faults
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec
 from slmrec_core.session import Session
-from slmrec_core.structures import PAD_ITEM
+from slmrec_core.structures import PAD_ITEM, SequenceBatch
 
 logger = logging.getLogger(__name__)
 
@@ -284,14 +284,10 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
         device = self.network.item_table.device
         if not histories:
             return torch.zeros(0, self.network.item_table.shape[1], device=device)
-        newest = [torch.tensor(history[-self.max_seq_len :]) for history in histories]
-        item_ids = nn.utils.rnn.pad_sequence(newest, batch_first=True, padding_value=PAD_ITEM)
-        lengths = torch.tensor([len(history) for history in newest])
-        read_mask = torch.arange(item_ids.shape[1]) == lengths[:, None] - 1
         vectors = []
-        for start in range(0, len(item_ids), _ROWS_PER_PASS):
-            part = slice(start, start + _ROWS_PER_PASS)
-            vectors.append(self.network(item_ids[part].to(device), read_mask[part].to(device)).user_vectors)
+        for start in range(0, len(histories), _ROWS_PER_PASS):
+            batch = SequenceBatch.of_histories(histories[start : start + _ROWS_PER_PASS], self.max_seq_len).to(device)
+            vectors.append(self.network(batch.item_ids, batch.read_mask).user_vectors)
         return torch.cat(vectors)
 
     def _read(self, histories: Sequence[Sequence[str | int]]) -> tuple[list[list[int]], list[list[str]]]:

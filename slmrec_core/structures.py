@@ -1,5 +1,6 @@
 """The values that travel between data, models, losses and training: frozen dataclasses, one shape per field."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -24,6 +25,20 @@ class SequenceBatch:
     """History in time order; `PAD_ITEM` after its end."""
     target_items: Int[Tensor, "batch seq"]
     """Item to predict after each position; `PAD_ITEM` where there is none."""
+
+    @classmethod
+    def of_histories(cls, histories: Sequence[Sequence[int]], max_seq_len: int) -> "SequenceBatch":
+        """Histories that are read at their end, where no target is known: the last item stands for it.
+
+        Args:
+            histories: Item ids, oldest first, at least one each.
+            max_seq_len: The newest are kept.
+        """
+        newest = [torch.tensor(history[-max_seq_len:]) for history in histories]
+        item_ids = torch.nn.utils.rnn.pad_sequence(newest, batch_first=True, padding_value=PAD_ITEM)
+        lengths = torch.tensor([len(history) for history in newest])
+        is_last = torch.arange(item_ids.shape[1]) == lengths[:, None] - 1
+        return cls(torch.arange(len(item_ids)), item_ids, item_ids * is_last)
 
     @property
     def read_mask(self) -> Bool[Tensor, "batch seq"]:

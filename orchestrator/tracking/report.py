@@ -42,6 +42,7 @@ _MODEL_REQUIREMENTS = (
     "pydantic",
     "safetensors",
     "torch",
+    "torchao",
     "tqdm",
     "transformers",
 )

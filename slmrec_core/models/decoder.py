@@ -11,6 +11,7 @@ from torch import nn
 
 from slmrec_core.errors import CheckpointError, ConfigError, SLMRecError
 from slmrec_core.models.backbone import Backbone
+from slmrec_core.models.quantization import import_torchao
 
 LayerChoice = Literal["first", "every"]
 
@@ -81,7 +82,7 @@ def load_decoder(
     if weights == "random":
         return decoder
     if whole is not None:
-        placed = {_place(name, layers): tensor for name, tensor in whole.state_dict().items()}
+        placed = {place_of(name, layers): tensor for name, tensor in whole.state_dict().items()}
         decoder.load_state_dict({name: tensor for name, tensor in placed.items() if name is not None})
     elif backbone.directory is not None:
         try:
@@ -113,6 +114,8 @@ def empty_decoder(config: dict[str, object]) -> nn.Module:
     Raises:
         ConfigError: transformers cannot build the architecture, or we do not find its final norm.
     """
+    # transformers and PEFT would import it as well, loudly.
+    import_torchao()
     # Slow to import, and processes that only read settings never get here.
     from transformers import AutoModel  # noqa: PLC0415
 
@@ -210,7 +213,7 @@ def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> Non
     for file in _weight_files(directory):
         with safe_open(file, framework="pt") as tensors:
             for key in tensors.keys():  # noqa: SIM118  # safe_open is no mapping
-                name = _place(key.removeprefix(prefix), layers)
+                name = place_of(key.removeprefix(prefix), layers)
                 if name in wanted:
                     found[name] = _plain(tensors.get_tensor(key), key, directory)
     missing = sorted(wanted.keys() - found.keys())
@@ -232,7 +235,7 @@ def _plain(tensor: torch.Tensor, key: str, directory: Path) -> torch.Tensor:
     return tensor.to(torch.float32)
 
 
-def _place(name: str, layers: list[int]) -> str | None:
+def place_of(name: str, layers: list[int]) -> str | None:
     """Where a tensor of the whole decoder stands in the cut one; None = its layer is not kept."""
     match = _LAYER_NAME.match(name)
     if match is None:

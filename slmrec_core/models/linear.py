@@ -50,6 +50,9 @@ def replace_linear(model: nn.Module) -> None:
 
 def _is_one_row(vectors: Tensor, matrix: Tensor) -> bool:
     """True = a single row of inference on a CPU in float32."""
+    if type(matrix) not in (Tensor, nn.Parameter):
+        # A quantised weight is a class of its own.
+        return False
     is_plain = vectors.dtype is matrix.dtype is torch.float32 and vectors.is_cpu and matrix.is_contiguous()
     is_inference = not torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
     return vectors.numel() == matrix.shape[1] and is_plain and is_inference

@@ -31,6 +31,7 @@ from slmrec_core.models.layout import Layout, packed_layout, padded_layout
 from slmrec_core.models.linear import replace_linear, times_rows
 from slmrec_core.models.lora import add_lora, merge_lora
 from slmrec_core.models.prompt import Prompt, Template, tokenize_prompt
+from slmrec_core.models.quantization import WeightFormat, quantize_linear
 from slmrec_core.structures import PAD_ITEM, HiddenStates
 
 Pooling = Literal["item", "response"]
@@ -86,6 +87,8 @@ class RecommenderModel(nn.Module):
 
     item_table: Tensor
     """Item vectors, row 0 for padding; float32."""
+    weight_format: WeightFormat = "float"
+    """Of the decoder's linear maps."""
 
     def __init__(
         self,
@@ -223,6 +226,21 @@ class RecommenderModel(nn.Module):
         are rounded to it, and scores move a little. Without updates nothing changes.
         """
         merge_lora(self.decoder)
+
+    def quantize(self, weights: WeightFormat) -> None:
+        """Rounds the weights of the decoder's linear maps, updates merged, in place; for inference.
+
+        Raises:
+            ConfigError: The decoder's maps cannot be rounded so.
+        """
+        if weights == "float":
+            return
+        self.merge_lora()
+        # Weights that were trained are stored in float32.
+        self.decoder.requires_grad_(False)
+        self._store_frozen_weights_in(self.compute_dtype)
+        quantize_linear(self.decoder, weights)
+        self.weight_format = weights
 
     def normed(self, state: Float[Tensor, "target hidden"]) -> Float[Tensor, "target hidden"]:
         """An inner state read through the final norm."""

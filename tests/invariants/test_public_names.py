@@ -7,8 +7,8 @@ import pytest
 
 import slmrec_core as slm
 
-PACKAGES = ("slmrec_core", *(f"slmrec_core.{name}" for name in ("data", "distillation", "losses", "metrics", "models",
-                                                                "training")))  # fmt: skip
+_SUBPACKAGES = ("compression", "data", "distillation", "losses", "metrics", "models", "training")
+PACKAGES = ("slmrec_core", *(f"slmrec_core.{name}" for name in _SUBPACKAGES))
 CONTRACT = (
     "load_interactions",
     "SequenceDataset.from_interactions",

@@ -111,7 +111,7 @@ def test_nothing_is_pickled_and_no_backbone_is_needed(item_table: Tensor, tmp_pa
     BUILDERS[kind](item_table).save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"README.md", "config.json", "items.json", "model.safetensors"}
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["format_version"] == 2
+    assert config["format_version"] == 3
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
 
 
@@ -184,10 +184,23 @@ def test_a_catalogue_of_another_length_than_the_table_is_damage(item_table: Tens
 def test_a_newer_format_is_refused_before_its_files_are_read(item_table: Tensor, tmp_path: Path) -> None:
     llm(item_table).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 3}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 4}))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="format_version must be 2, got 3. Use the version of slmrec"):
+    with pytest.raises(CheckpointError, match="format_version must be 3, got 4. Use the version of slmrec"):
         Recommender.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["sasrec", "lora"])
+def test_a_model_of_format_2_which_had_no_weight_formats_is_still_read(
+    item_table: Tensor, tmp_path: Path, kind: str
+) -> None:
+    before = BUILDERS[kind](item_table)
+    before.save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config.pop("weight_format", None)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    after = Recommender.from_pretrained(tmp_path)
+    assert np.array_equal(after.recommend(HISTORIES).scores, before.recommend(HISTORIES).scores)
 
 
 @pytest.mark.parametrize("kind", ["sasrec", "lora", "response"])
