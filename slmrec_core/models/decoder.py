@@ -1,7 +1,6 @@
 """A decoder cut to some of its layers before its weights are read."""
 
 import json
-import re
 from pathlib import Path
 from typing import Literal
 
@@ -10,13 +9,12 @@ from safetensors import SafetensorError, safe_open
 from torch import nn
 
 from slmrec_core.errors import CheckpointError, ConfigError, SLMRecError
+from slmrec_core.models.architecture import depth_key, final_norm, layer_name
 from slmrec_core.models.backbone import Backbone
 from slmrec_core.models.quantization import import_torchao
 
 LayerChoice = Literal["first", "every"]
 
-_LAYER_NAME = re.compile(r"^(?P<head>(?:.*\.)?(?:layers|h|blocks)\.)(?P<index>\d+)(?P<tail>\..+)$")
-_FINAL_NORMS = ("norm", "final_layernorm", "final_layer_norm", "ln_f")
 _BUILD_FAULTS = (
     ArithmeticError,
     AssertionError,
@@ -139,30 +137,8 @@ def cut_config(config: dict[str, object], layers: list[int], total: int) -> dict
         for key, value in config.items()
         if key not in dropped
     }
-    cut["n_layer" if "n_layer" in config else "num_hidden_layers"] = len(layers)
+    cut[depth_key(config, str(config.get("model_type")))] = len(layers)
     return cut
-
-
-def final_norm(decoder: nn.Module) -> nn.Module:
-    """The norm after the last layer, whatever the architecture calls it.
-
-    Raises:
-        ConfigError: The architecture has none under a name that we know.
-    """
-    for name in _FINAL_NORMS:
-        norm = getattr(decoder, name, None)
-        if isinstance(norm, nn.Module):
-            return norm
-    raise ConfigError(
-        f"backbone: the final norm must be one of {_FINAL_NORMS}, got a {type(decoder).__name__} without."
-        " This architecture cannot be cut or probed yet."
-    )
-
-
-def layer_index(name: str) -> int | None:
-    """The layer, from 0, that a decoder's parameter belongs to; None = embeddings, final norm."""
-    match = _LAYER_NAME.match(name)
-    return None if match is None else int(match["index"])
 
 
 def _built_config(config: dict[str, object]) -> object:
@@ -220,7 +196,8 @@ def _read_weights(decoder: nn.Module, directory: Path, layers: list[int]) -> Non
     if missing:
         raise CheckpointError(
             f"backbone {directory}: tensors of a {type(decoder).__name__} are missing, got {len(found)} of"
-            f" {len(wanted)}, without {missing[:3]}. Its files do not fit its config.json."
+            f" {len(wanted)}, without {missing[:3]}. Its files do not fit its config.json, or they hold the experts of"
+            " a mixture one by one: such a model cannot be cut, name a dense one."
         )
     decoder.load_state_dict(found)
 
@@ -237,11 +214,10 @@ def _plain(tensor: torch.Tensor, key: str, directory: Path) -> torch.Tensor:
 
 def place_of(name: str, layers: list[int]) -> str | None:
     """Where a tensor of the whole decoder stands in the cut one; None = its layer is not kept."""
-    match = _LAYER_NAME.match(name)
-    if match is None:
+    part = layer_name(name)
+    if part is None:
         return name
-    source = int(match["index"])
-    return f"{match['head']}{layers.index(source)}{match['tail']}" if source in layers else None
+    return f"{part.head}{layers.index(part.layer)}.{part.tail}" if part.layer in layers else None
 
 
 def _weight_files(directory: Path) -> list[Path]:

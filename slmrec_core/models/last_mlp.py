@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor, nn
 
-from slmrec_core.models.decoder import layer_index
+from slmrec_core.models.architecture import mlps
 
 logger = logging.getLogger(__name__)
 
@@ -31,11 +31,10 @@ def last_mlp(decoder: nn.Module, num_layers: int, width: int) -> str | None:
         num_layers: Its layers.
         width: Its hidden size.
     """
-    names = [name for name, _ in decoder.named_modules() if name.endswith(".mlp")]
-    found: list[str] = [name for name in names if layer_index(name) == num_layers - 1]
-    if len(found) != 1:
+    name = mlps(decoder).get(num_layers - 1)
+    if name is None:
         return None
-    mlp = decoder.get_submodule(found[0])
+    mlp = decoder.get_submodule(name)
     states = torch.randn(1, _TRIED_POSITIONS, width, generator=torch.Generator().manual_seed(0))
     was_training = mlp.training
     mlp.eval()
@@ -49,7 +48,7 @@ def last_mlp(decoder: nn.Module, num_layers: int, width: int) -> str | None:
     if isinstance(whole, Tensor) and isinstance(alone, Tensor) and whole.shape == states.shape:
         gap = (whole[:, 1:2] - alone).abs().max()
         if gap <= _TOLERANCE * whole.abs().max():
-            return found[0]
+            return name
     logger.info("%s: the last MLP is run at every position, for it is no function of one.", type(decoder).__name__)
     return None
 

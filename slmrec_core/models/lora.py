@@ -3,7 +3,7 @@
 from torch import nn
 
 from slmrec_core.errors import ConfigError
-from slmrec_core.models.decoder import layer_index
+from slmrec_core.models.architecture import mlps
 from slmrec_core.models.dropout import Dropout
 
 
@@ -64,15 +64,18 @@ def mlp_projections(decoder: nn.Module, num_layers: int) -> list[str]:
         ConfigError: Not every one of the `num_layers` layers has one; experts of a mixture are no linear maps.
     """
     # GPT-2 keeps its linear maps in a class of its own, named Conv1D.
-    names = [
-        name
-        for name, module in decoder.named_modules()
-        if ".mlp." in f".{name}" and (isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D")
+    by_layer = [
+        [
+            f"{mlp}.{name}"
+            for name, module in decoder.get_submodule(mlp).named_modules()
+            if isinstance(module, nn.Linear) or type(module).__name__ == "Conv1D"
+        ]
+        for mlp in mlps(decoder).values()
     ]
-    adapted = {index for name in names if (index := layer_index(name)) is not None}
-    if len(adapted) != num_layers:
+    adapted = sum(map(bool, by_layer))
+    if adapted != num_layers:
         raise ConfigError(
-            f"tuning: 'lora' adapts the linear maps of every layer's MLP, got {len(adapted)} of {num_layers} layers"
+            f"tuning: 'lora' adapts the linear maps of every layer's MLP, got {adapted} of {num_layers} layers"
             f" with one in a {type(decoder).__name__}. Set tuning=full."
         )
-    return names
+    return [name for names in by_layer for name in names]

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from slmrec_core.errors import ConfigError
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
+from slmrec_core.models.architecture import final_norm, layer_name
 from slmrec_core.models.attention import (
     DecoderCache,
     can_pack,
@@ -24,7 +25,7 @@ from slmrec_core.models.attention import (
     set_attention,
 )
 from slmrec_core.models.backbone import Backbone
-from slmrec_core.models.decoder import LayerChoice, final_norm, layer_index, load_decoder
+from slmrec_core.models.decoder import LayerChoice, load_decoder
 from slmrec_core.models.dropout import Dropout
 from slmrec_core.models.last_mlp import last_mlp, only_at
 from slmrec_core.models.layout import Layout, packed_layout, padded_layout
@@ -265,7 +266,7 @@ class RecommenderModel(nn.Module):
         above = [
             parameter
             for name, parameter in self.decoder.named_parameters()
-            if depth is not None and (index := layer_index(name)) is not None and index >= depth
+            if depth is not None and (part := layer_name(name)) is not None and part.layer >= depth
         ]
         unread = sum(p.numel() for p in above)
         held = {name: p.numel() for name, p in self.named_parameters() if name != "item_table"}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from slmrec_core.models.decoder import final_norm
+from slmrec_core.models.architecture import final_norm
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.structures import SequenceBatch
 

@@ -14,13 +14,13 @@ from torch.testing import assert_close
 
 from slmrec_core.errors import CheckpointError, ConfigError
 from slmrec_core.models import decoder as decoder_module
+from slmrec_core.models.architecture import final_norm
 from slmrec_core.models.attention import set_attention
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import (
     chosen_layers,
     cut_config,
     empty_decoder,
-    final_norm,
     load_decoder,
 )
 from slmrec_core.models.lora import mlp_projections

@@ -10,8 +10,8 @@ from torch.testing import assert_close
 
 from slmrec_core.errors import ConfigError
 from slmrec_core.losses import catalogue_next_item_loss
+from slmrec_core.models.architecture import final_norm
 from slmrec_core.models.backbone import Backbone, open_backbone
-from slmrec_core.models.decoder import final_norm
 from slmrec_core.models.prompt import Prompt
 from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel, table_scores
 from slmrec_core.structures import HiddenStates, SequenceBatch
