@@ -86,3 +86,15 @@ def mlps(decoder: nn.Module) -> dict[int, str]:
     """Full name of the MLP of each layer, by layer, for the layers that have one."""
     parts = ((name, layer_name(name)) for name, _ in decoder.named_modules())
     return {part.layer: name for name, part in parts if part is not None and part.tail == _MLP}
+
+
+def num_positions(decoder: nn.Module) -> float:
+    """Tokens of one history that a decoder can tell apart; infinite unless it looks positions up in a table, as GPT-2
+    does.
+
+    Args:
+        decoder: Without its vocabulary.
+    """
+    has_table = any(isinstance(module, nn.Embedding) for module in decoder.modules())
+    known = getattr(decoder.config, "max_position_embeddings", None) if has_table else None
+    return float("inf") if known is None else float(known)

@@ -32,6 +32,10 @@ _FAULTS = (ArithmeticError, AssertionError, AttributeError, LookupError, Runtime
 class DecoderCache(Protocol):
     """Keys and values of the tokens that a decoder has read; transformers' own."""
 
+    def get_seq_length(self) -> int:
+        """How many they are."""
+        ...
+
     def crop(self, tokens_to_remove: int) -> None:
         """Forgets as many of the newest tokens as the number is below 0."""
         ...

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from slmrec_core.errors import ConfigError
 from slmrec_core.frozen_config import FrozenConfig
 from slmrec_core.hardware import attention_kernel
-from slmrec_core.models.architecture import final_norm, layer_name
+from slmrec_core.models.architecture import final_norm, layer_name, num_positions
 from slmrec_core.models.attention import (
     DecoderCache,
     can_pack,
@@ -113,6 +113,7 @@ class RecommenderModel(nn.Module):
         self.prompt_vectors.weight = nn.Parameter(vocabulary(tokens).detach().clone())
         # Only the template's rows of the vocabulary are ever read; the rest need not be held by any worker.
         decoder.set_input_embeddings(nn.Identity())  # type: ignore[operator]
+        self._num_positions = num_positions(decoder)
         self._can_pack = can_pack(decoder, self.hidden_size)
         self._last_mlp = last_mlp(decoder, config.num_layers, self.hidden_size)
         replace_linear(decoder)
@@ -164,6 +165,9 @@ class RecommenderModel(nn.Module):
             item_ids: Histories, right-padded.
             read_mask: True = read the user there. With `response` pooling a row is read at most once, after its end.
             layers: Layers whose states are wanted beside the user vectors; 0 = the projected inputs.
+
+        Raises:
+            ConfigError: A history is longer than the positions that the decoder knows.
         """
         inner = [layer for layer in layers if layer < self.num_layers]
         layout = self._layout(item_ids)
@@ -194,7 +198,8 @@ class RecommenderModel(nn.Module):
                 the history's first.
 
         Raises:
-            ConfigError: The decoder cannot go on from where it was; `can_continue` says so.
+            ConfigError: The decoder cannot go on from where it was; `can_continue` says so. Or it knows too few
+                positions.
         """
         if not self.can_continue:
             raise ConfigError(
@@ -282,6 +287,8 @@ class RecommenderModel(nn.Module):
         """Packed rows where the decoder and the kernel of this device allow them, else one history in each row."""
         self._settle_attention(item_ids.device)
         length, template = (item_ids != PAD_ITEM).sum(dim=1) + len(self.prompt.after), len(self.prompt.before)
+        if self._num_positions < float("inf"):
+            self._require_positions(template + int(length.max()))
         if self._packs:
             layout = packed_layout(length, template)
             if template + layout.width <= longest_packed_row(self.decoder):
@@ -302,6 +309,7 @@ class RecommenderModel(nn.Module):
 
     def _extend(self, vectors: Float[Tensor, "token hidden"], cache: DecoderCache) -> Float[Tensor, "1 hidden"]:
         """The last state of tokens that follow what is in the cache, which then holds them too."""
+        self._require_positions(cache.get_seq_length() + len(vectors))
         with self._autocast(vectors):
             output = self.decoder(inputs_embeds=vectors[None], past_key_values=cache, use_cache=True)
         return output.last_hidden_state[:, -1]  # type: ignore[no-any-return]
@@ -326,6 +334,16 @@ class RecommenderModel(nn.Module):
         inputs = items.new_zeros(layout.num_rows * layout.width, self.hidden_size)
         inputs = inputs.index_copy(0, torch.cat(slots), torch.cat(vectors)).view(layout.num_rows, layout.width, -1)
         return inputs, closing_slots[read_mask.any(dim=1), -1] if closing else item_slots[read_mask]
+
+    def _require_positions(self, num_tokens: int) -> None:
+        """Said here, because a position that is not in the decoder's table would end the process on a GPU."""
+        if num_tokens > self._num_positions:
+            known, template = int(self._num_positions), len(self.prompt.before) + len(self.prompt.after)
+            raise ConfigError(
+                f"max_seq_len: a {type(self.decoder).__name__} with {known} positions has room for"
+                f" {max(known - template, 0)} items beside the template, got a history of {num_tokens} tokens."
+                " Lower max_seq_len, or name a backbone with more positions."
+            )
 
     def _autocast(self, like: Tensor) -> AbstractContextManager[object]:
         if self.compute_dtype == torch.float32:

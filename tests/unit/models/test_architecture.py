@@ -4,13 +4,17 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import transformers
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from slmrec_core.errors import CheckpointError, ConfigError
 from slmrec_core.models.architecture import layer_name, mlps
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import empty_decoder, load_decoder
+from slmrec_core.models.recommender import RecommenderConfig, RecommenderModel
+from slmrec_core.recommender import Recommender
 from tests.tiny import GPT2, LLAMA, write_model_directory
 
 
@@ -61,3 +65,22 @@ def test_experts_that_are_stored_one_by_one_are_refused_with_the_reason(tmp_path
     save_file(renamed, tmp_path / "model.safetensors")
     with pytest.raises(CheckpointError, match="experts of a mixture one by one: such a model cannot be cut"):
         load_decoder(open_backbone(str(tmp_path)), 1)
+
+
+def test_a_history_beyond_learned_positions_is_refused_and_rotary_ones_have_no_end(item_table: Tensor) -> None:
+    # A bug of ours: an index error out of transformers, and on a GPU the end of the process.
+    config, ids = RecommenderConfig(num_layers=1), torch.arange(1, 7)[None]
+    model = RecommenderModel.from_backbone(config, Backbone("x", {**GPT2, "n_positions": 66}, None), item_table).eval()
+    room = 66 - len(model.prompt.before)
+    assert room == 5
+    model(ids[:, :room], ids[:, :room] == room)
+    message = r"a GPT2Model with 66 positions has room for 5 items .* got a history of 67 tokens. Lower max_seq_len"
+    with pytest.raises(ConfigError, match=message):
+        model(ids, ids == room + 1)
+    session = Recommender(model, ["", *(f"i{n}" for n in range(1, 13))], 50).session([f"i{n}" for n in range(1, 6)])
+    session.recommend()
+    session.append("i6")
+    with pytest.raises(ConfigError, match=message):
+        session.recommend()
+    rotary = Backbone("x", {**LLAMA, "max_position_embeddings": 66}, None)
+    RecommenderModel.from_backbone(config, rotary, item_table)(ids, ids == room + 1)
