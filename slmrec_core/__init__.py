@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         write_states,
     )
     from slmrec_core.experiment import ExperimentConfig, resolve
+    from slmrec_core.faiss_index import item_index
     from slmrec_core.models import RecommenderConfig, RecommenderModel, SASRec, SASRecConfig, open_backbone
     from slmrec_core.recommender import Recommendations, Recommender
     from slmrec_core.seeding import derive_seed, seed_torch
@@ -85,6 +86,7 @@ __all__ = [
     "distillation",
     "errors",
     "fit",
+    "item_index",
     "load_interactions",
     "losses",
     "metrics",
@@ -122,6 +124,7 @@ _DEFINED_IN = {
     "write_states": "slmrec_core.distillation",
     "ExperimentConfig": "slmrec_core.experiment",
     "resolve": "slmrec_core.experiment",
+    "item_index": "slmrec_core.faiss_index",
     "RecommenderConfig": "slmrec_core.models",
     "RecommenderModel": "slmrec_core.models",
     "SASRec": "slmrec_core.models",
