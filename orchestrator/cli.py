@@ -1,4 +1,4 @@
-"""The orchestrator's command lines: that of `sweep.py`, and that of `python -m orchestrator.study`."""
+"""The orchestrator's command lines: of `sweep.py`, of `score.py`, and of `python -m orchestrator.study`."""
 
 import argparse
 import logging
@@ -23,6 +23,7 @@ from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder, sweeps
 from orchestrator.study.questions import RECORD, TIERS
 from slmrec_core.errors import ConfigError, RunError, UserError
+from slmrec_core.progress_bar import QUIET
 
 EXIT_FAILED, EXIT_USER_ERROR = 1, 2
 
@@ -45,10 +46,22 @@ def study_main(arguments: Sequence[str] | None = None) -> int:
     return _guarded(_run_study, _study_parser().parse_args(arguments))
 
 
+def score_main(arguments: Sequence[str] | None = None) -> int:
+    """Runs `score.py MODEL HISTORIES OUT [-k K] [--include-seen]`.
+
+    Returns:
+        As `main`.
+    """
+    return _guarded(_run_score, _score_parser().parse_args(arguments))
+
+
 def _guarded(run: Callable[[argparse.Namespace], int], options: argparse.Namespace) -> int:
     """Exit codes and messages of what can go wrong."""
+    if options.quiet:
+        # For the processes that it starts, too.
+        os.environ[QUIET] = "1"
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
-    logging.getLogger("slmrec_core").setLevel(logging.INFO)
+    logging.getLogger("slmrec_core").setLevel(logging.WARNING if options.quiet else logging.INFO)
     try:
         return run(options)
     except UserError as error:
@@ -89,6 +102,31 @@ def _run_study(options: argparse.Namespace) -> int:
     return code
 
 
+def _run_score(options: argparse.Namespace) -> int:
+    os.environ.update(RAY_ENVIRONMENT)
+    # Ray takes seconds to import.
+    from orchestrator.scoring import run_scoring  # noqa: PLC0415
+
+    model, histories, out = (
+        Path(path).expanduser().absolute() for path in (options.model, options.histories, options.out)
+    )
+    return run_scoring(model, histories, out, options.k, not options.include_seen)
+
+
+def _score_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="score.py", description="Recommends to every user of a parquet file, on all CPUs or GPUs of the cluster."
+    )
+    parser.add_argument("model", metavar="MODEL", help="a directory that save_pretrained, or a sweep, wrote")
+    parser.add_argument("histories", metavar="HISTORIES", help="parquet with user_id and history, a list of item ids")
+    parser.add_argument(
+        "out", metavar="OUT", help="a folder for parquet; the same command goes on where it was stopped"
+    )
+    parser.add_argument("-k", type=int, default=10, help="items for each user (default: 10)")
+    parser.add_argument("--include-seen", action="store_true", help="items of the history may be recommended again")
+    return _with_quiet(parser)
+
+
 def _study_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="orchestrator.study", description="The redundancy study: its rows, its tests and its page."
@@ -98,7 +136,7 @@ def _study_parser() -> argparse.ArgumentParser:
     parser.add_argument("--storage", metavar="DIR", help="as for sweep.py")
     parser.add_argument("--record", default=str(RECORD), metavar="DIR", help="where rows are kept (docs/study)")
     parser.add_argument("--page", action="store_true", help="run nothing, write the page from what is kept")
-    return parser
+    return _with_quiet(parser)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -127,6 +165,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--name", help="of the sweep (default: <space>-<UTC time>)")
     parser.add_argument("--resume", action="store_true", help="go on with a sweep that did not finish")
     parser.add_argument("--dry-run", action="store_true", help="print stages and trials, start nothing")
+    return _with_quiet(parser)
+
+
+def _with_quiet(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    parser.add_argument("--quiet", action="store_true", help="results and faults alone: no progress lines, no bars")
     return parser
 
 

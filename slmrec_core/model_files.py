@@ -23,7 +23,8 @@ from slmrec_core.models.sasrec import SASRec
 
 FORMAT_VERSION = 3
 _BEFORE_WEIGHT_FORMATS = 2
-_CONFIG, _ITEMS, _WEIGHTS = "config.json", "items.json", "model.safetensors"
+WEIGHTS = "model.safetensors"
+_CONFIG, _ITEMS = "config.json", "items.json"
 
 
 @dataclass(frozen=True)
@@ -46,15 +47,15 @@ def write_model(folder: Path, model: StoredModel) -> None:
         "titles": catalogue.titles[1:] if catalogue.titles else None,
         "counts": catalogue.counts[1:] if catalogue.counts else None,
     }
-    fresh = {name: folder / f".{name}-{uuid4().hex[:8]}" for name in (_WEIGHTS, _ITEMS, _CONFIG)}
+    fresh = {name: folder / f".{name}-{uuid4().hex[:8]}" for name in (WEIGHTS, _ITEMS, _CONFIG)}
     try:
-        save_file(state, fresh[_WEIGHTS])
+        save_file(state, fresh[WEIGHTS])
         fresh[_ITEMS].write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
         config = {
             "format_version": FORMAT_VERSION,
             "max_seq_len": model.max_seq_len,
             "metadata": model.metadata,
-            "files": {name: _sha256(fresh[name]) for name in (_WEIGHTS, _ITEMS)},
+            "files": {name: _sha256(fresh[name]) for name in (WEIGHTS, _ITEMS)},
             **describe(network),
         }
         fresh[_CONFIG].write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
@@ -80,14 +81,14 @@ def read_model(folder: Path) -> StoredModel:
                 f"model {folder}: format_version must be {FORMAT_VERSION}, got {config['format_version']}."
                 " Use the version of slmrec that wrote it."
             )
-        for name in (_WEIGHTS, _ITEMS):
+        for name in (WEIGHTS, _ITEMS):
             if (found := _sha256(folder / name)) != config["files"][name]:
                 raise CheckpointError(
                     f"model {folder}: {name} must have the SHA-256 that save_pretrained noted,"
                     f" {config['files'][name]}, got {found}. It was changed since, or copied in part; copy it again."
                 )
         items = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
-        state = load_file(folder / _WEIGHTS)
+        state = load_file(folder / WEIGHTS)
         network = rebuild(config, state)
         load_plain_state(network, state)
         catalogue = Catalogue(
@@ -105,8 +106,22 @@ def read_model(folder: Path) -> StoredModel:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(
-            f"model {folder}: cannot be read, got {error!r}. It needs {_CONFIG}, {_ITEMS} and {_WEIGHTS} as"
+            f"model {folder}: cannot be read, got {error!r}. It needs {_CONFIG}, {_ITEMS} and {WEIGHTS} as"
             " save_pretrained wrote them."
+        ) from error
+
+
+def weights_sha256(folder: Path) -> str:
+    """Of the weights in a model directory, as its config notes it.
+
+    Raises:
+        CheckpointError: There is no model directory.
+    """
+    try:
+        return str(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["files"][WEIGHTS])
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise CheckpointError(
+            f"model {folder}: must be a directory that save_pretrained wrote, got {error!r}. Mind the spelling."
         ) from error
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from slmrec_core.data import SequenceDataset, evaluation_batch, num_candidates, sampled_candidates, seen_items
 from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets, ranking_metrics
+from slmrec_core.progress_bar import bar
 from slmrec_core.structures import SequenceBatch
 from slmrec_core.training.config import EvaluationConfig
 
@@ -114,7 +115,8 @@ class Evaluator:
         was_training = model.training
         model.eval()
         with torch.no_grad():
-            for places, is_ours in self._shares(len(asked)):
+            num_shares = -(-len(asked) // (self.config.batch_size * self.world_size))
+            for places, is_ours in bar(self._shares(len(asked)), f"ranking {split}", num_shares, shown=self.rank == 0):
                 batch = evaluation_batch(self.dataset, asked[places], split, self.max_seq_len).to(self.device)
                 seen = self._seen(asked[places], split)
                 ranks = torch.stack([self._ranks(model, vectors, batch, seen, split) for vectors in read(batch)])

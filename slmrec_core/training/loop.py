@@ -16,6 +16,7 @@ from slmrec_core.data import SequenceDataset, epoch_batches, num_training_target
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import Teacher
 from slmrec_core.errors import DataError, DivergedError
+from slmrec_core.progress_bar import bar
 from slmrec_core.seeding import derive_seed, seed_torch
 from slmrec_core.structures import SequenceBatch, TeacherSignal
 from slmrec_core.training.config import TrainingConfig
@@ -217,7 +218,8 @@ def train_epoch(
     seed_torch(seed, "dropout", epoch, engine.rank)
     engine.objective.train()
     sums: dict[str, Tensor] = {}
-    for index, windows in enumerate(data.batches(seed, epoch)):
+    steps = bar(data.batches(seed, epoch), f"epoch {epoch + 1}", data.steps_per_epoch, shown=engine.rank == 0)
+    for index, windows in enumerate(steps):
         num_targets = int(targets_per_window[windows].sum())
         for share in share_of_batch(windows, engine.rank, engine.world_size, engine.accumulation_steps):
             # A worker without windows still makes its passes, with weight 0: the others wait for it in collectives.

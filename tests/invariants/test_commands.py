@@ -22,6 +22,7 @@ def test_help_lists_these_options_and_works_from_any_directory(tmp_path: Path) -
         "--dry-run",
         "--help",
         "--name",
+        "--quiet",
         "--resume",
         "--set",
         "--storage",
