@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Literal
 
 import mlflow
+import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Run
+from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
 from mlflow.types.schema import Array, DataType
@@ -30,10 +32,14 @@ RunStatus = Literal["FINISHED", "FAILED", "KILLED"]
 
 _MODEL_TAG = "slmrec.model"
 _MODEL_STAGE_TAG = "slmrec.model_stage"
+_REGISTERED_TAG = "slmrec.registered_model"
+CHAMPION = "champion"
+"""Alias of a registered model's newest best student: `models:/<name>@champion`."""
 _MODEL_REQUIREMENTS = (
     "mlflow",
     "beartype",
     "gguf",
+    "isal",
     "jaxtyping",
     "numpy",
     "pandas",
@@ -76,6 +82,8 @@ class SweepReport:
     dataset: DatasetFacts | None = None
     best_model: Path | None = None
     """Model folder inside a stage; None = there is none to log."""
+    registered_model: str | None = None
+    """Name of the registered model whose new champion it is; None = it is not registered."""
     endings: Mapping[str, Ending] = field(default_factory=dict)
     """By trial id, how those without a finished stage ended."""
 
@@ -97,6 +105,7 @@ class ReportWriter:
             "the data set": self._log_dataset,
             "tables and figures": self._log_files,
             "the best student": self._log_model,
+            "the registered model": self._register_model,
         }
 
     def _log_parent_curves(self) -> None:
@@ -161,6 +170,25 @@ class ReportWriter:
         # Last, because this is what a second delivery looks at.
         self.store.client.set_tag(run_id, _MODEL_STAGE_TAG, stage)
 
+    def _register_model(self) -> None:
+        name, folder, client = self.report.registered_model, self.report.best_model, self.store.client
+        tags = client.get_run(self.parent.info.run_id).data.tags
+        if name is None or folder is None or _MODEL_TAG not in tags:
+            return
+        stage, model = folder.parent.name, tags[_MODEL_TAG]
+        if tags.get(_REGISTERED_TAG) == f"{name}:{stage}":
+            return
+        try:
+            client.create_registered_model(name)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # Not models:/<id>, which MLflow would look up under its global tracking URI.
+        source, run_id = client.get_logged_model(model).artifact_location, self.parent.info.run_id
+        version = client.create_model_version(name, source, run_id, tags={"slmrec.stage": stage}, model_id=model)
+        client.set_registered_model_alias(name, CHAMPION, version.version)
+        client.set_tag(self.parent.info.run_id, _REGISTERED_TAG, f"{name}:{stage}")
+
     def _upload_model(self, folder: Path, stage: str) -> str:
         # `mlflow.pyfunc.log_model` does the same, but needs the global tracking URI and an active run.
         client, run_id = self.store.client, self.parent.info.run_id
@@ -183,9 +211,10 @@ def _save_pyfunc(model_folder: Path, target: Path, mlflow_model: Model) -> None:
     library = find_spec("slmrec_core")
     assert library is not None
     assert library.submodule_search_locations is not None
+    items = json.loads((model_folder / "items.json").read_text(encoding="utf-8"))["item_ids"]
     with warnings.catch_warnings():
-        # About MLflow's own chat types, and because there is no example input: with one it would run the model here.
-        warnings.filterwarnings("ignore", ".*(Any type hint is inferred|input example was not provided)", UserWarning)
+        # About MLflow's own chat types.
+        warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)
         mlflow.pyfunc.save_model(
             path=target,
             # As code, so that nothing is pickled and no model is loaded here.
@@ -194,10 +223,17 @@ def _save_pyfunc(model_folder: Path, target: Path, mlflow_model: Model) -> None:
             code_paths=[library.submodule_search_locations[0]],
             # A local build's suffix (2.9.0+cpu) is on no index.
             pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _MODEL_REQUIREMENTS],
+            # With the signature given, MLflow keeps the example and does not run it.
+            input_example=pd.DataFrame({"history": [items[:2]]}),
             signature=ModelSignature(
                 inputs=Schema([ColSpec(Array(DataType.string), "history")]),
                 outputs=Schema(
-                    [ColSpec(Array(DataType.string), "item_ids"), ColSpec(Array(DataType.double), "scores")]
+                    [
+                        ColSpec(Array(DataType.string), "item_ids"),
+                        ColSpec(Array(DataType.double), "scores"),
+                        ColSpec(Array(DataType.string), "unknown_items"),
+                        ColSpec(DataType.boolean, "by_popularity"),
+                    ]
                 ),
                 params=ParamSchema([ParamSpec("top_k", "long", 10), ParamSpec("exclude_seen", "boolean", True)]),
             ),

@@ -16,7 +16,8 @@ DEFAULT_TOP_K = 10
 
 
 class ServedRecommender(PythonModel):
-    """Takes a column `history` of raw item ids, oldest first; gives `item_ids` and `scores`, best first."""
+    """Takes a column `history` of raw item ids, oldest first; gives `item_ids` and `scores`, best first,
+    the items that it does not know, and whether the answer is by popularity because it knows none."""
 
     def load_context(self, context: PythonModelContext) -> None:
         """Reads the model directory."""
@@ -39,7 +40,14 @@ class ServedRecommender(PythonModel):
         scores = [
             [float(score) for score in row[: len(ids)]] for ids, row in zip(found.item_ids, found.scores, strict=True)
         ]
-        return pd.DataFrame({"item_ids": found.item_ids, "scores": scores})
+        return pd.DataFrame(
+            {
+                "item_ids": found.item_ids,
+                "scores": scores,
+                "unknown_items": found.unknown_items,
+                "by_popularity": found.by_popularity,
+            }
+        )
 
 
 mlflow.models.set_model(ServedRecommender())

@@ -2,11 +2,13 @@
 
 import json
 import logging
+import re
 import shutil
 import socket
 import sys
 import threading
 import time
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -616,13 +618,20 @@ class FakeRecommender:
     def recommend(self, histories: list[list[str]], k: int, exclude_seen: bool) -> object:
         assert exclude_seen
         items = [history[::-1][:k] for history in histories]
-        return type("Found", (), {"item_ids": items, "scores": [[1.0] * k for _ in histories]})()
+        told = {"unknown_items": [[] for _ in histories], "by_popularity": [False for _ in histories]}
+        return type("Found", (), {"item_ids": items, "scores": [[1.0] * k for _ in histories], **told})()
+
+
+def fake_model(storage: Path) -> Path:
+    folder = write_stage(storage / "stages", TRIAL) / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "items.json").write_text(json.dumps({"item_ids": ["a", "b", "c"]}))
+    return folder
 
 
 def test_the_best_student_is_logged_as_code_and_answers(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = write_stage(storage / "stages", TRIAL) / "model"
-    model.mkdir()
-    (model / "model.safetensors").write_bytes(b"weights")
+    model = fake_model(storage)
     report = SweepReport("FINISHED", best_model=model)
     assert finished(storage, report=report) == []
     assert finished(storage, report=report) == [], "a second delivery does not log it again"
@@ -648,6 +657,29 @@ def test_the_best_student_is_logged_as_code_and_answers(storage: Path, monkeypat
     frame = pd.DataFrame({"history": [["a", "b", "c"], ["d"]]})
     assert served.predict(frame)["item_ids"].tolist() == [["c", "b", "a"], ["d"]]
     assert served.predict(frame, params={"top_k": 1})["scores"].tolist() == [[1.0], [1.0]]
+    assert served.predict(served.input_example)["item_ids"].tolist() == [["b", "a"]]
+    assert set(served.metadata.get_output_schema().input_names()) == set(served.predict(frame))
+
+
+def test_the_best_student_becomes_champion_of_the_registered_model_when_asked(storage: Path) -> None:
+    client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+    model = fake_model(storage)
+    assert finished(storage, report=SweepReport("FINISHED", best_model=model)) == []
+    assert not client.search_registered_models(), "nobody asked"
+    report = SweepReport("FINISHED", best_model=model, registered_model="movies")
+    assert finished(storage, report=report) == []
+    assert finished(storage, report=report) == [], "a second delivery does not register it again"
+    (version,) = client.search_model_versions("name='movies'")
+    assert client.get_model_version_by_alias("movies", "champion").version == version.version
+    assert version.tags == {"slmrec.stage": TRIAL.stage_id}
+    logged = client.get_logged_model(only(storage, "sweep").data.tags["slmrec.model"])
+    assert version.source == logged.artifact_location
+
+
+def test_the_logged_model_names_all_that_the_library_needs() -> None:
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
+    assert set(tracking_report._MODEL_REQUIREMENTS) == needed | {"mlflow"}
 
 
 def test_a_student_that_is_not_there_is_reported(storage: Path) -> None:
@@ -658,8 +690,7 @@ def test_a_student_that_is_not_there_is_reported(storage: Path) -> None:
 
 
 def test_a_model_that_cannot_be_packed_is_reported(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    model = write_stage(storage / "stages", TRIAL) / "model"
-    model.mkdir()
+    model = fake_model(storage)
     monkeypatch.setattr(tracking_report, "_MODEL_REQUIREMENTS", ("no-such-package",))
     (missing,) = finished(storage, report=SweepReport("FINISHED", best_model=model))
     assert "no-such-package" in missing
