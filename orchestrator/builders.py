@@ -19,7 +19,7 @@ from orchestrator.tuning import tune_jobs
 from slmrec_core.experiment import ExperimentConfig
 
 _SAY_EVERY_S = 15.0
-_TASK_KINDS = ("sasrec", "probe")
+_TASK_KINDS = ("sasrec", "probe", "compress")
 _TRAINED_KINDS = ("finetune", "distill")
 
 
@@ -196,4 +196,5 @@ def _build(jobs: list[Job], folders: tuple[Path, ...] = ()) -> None:
     if kind == "states":
         tasks.build_states(jobs, folders)
     else:
-        {"sasrec": tasks.build_sasrec, "probe": tasks.build_probe}.get(kind, tasks.build_tested)(jobs[0], folders[0])
+        builders = {"sasrec": tasks.build_sasrec, "probe": tasks.build_probe, "compress": tasks.build_compressed}
+        builders.get(kind, tasks.build_tested)(jobs[0], folders[0])

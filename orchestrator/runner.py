@@ -17,6 +17,7 @@ from orchestrator.planning.plan import Plan, add_row
 from orchestrator.planning.trial import Trial
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
+from orchestrator.report.cost_figure import draw_costs
 from orchestrator.report.curves import curves, paired_comparisons
 from orchestrator.report.figures import draw
 from orchestrator.report.results import Ending, best_student, collect, format_table, write_results
@@ -203,7 +204,9 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
     tests = paired_comparisons(frame, stages, select_metric=metric, listed=sweep.space.compare)
     results, summary = write_results(frame, points, folder, facts, tests, metric)
     caption = _caption(dataset, len(sweep.space.seeds))
-    draw(points, frame, folder / "figures", f"{sweep.space.study}: {_data_name(sweep)}", caption)
+    title = f"{sweep.space.study}: {_data_name(sweep)}"
+    draw(points, frame, folder / "figures", title, caption)
+    draw_costs(points, frame, folder / "figures", title, caption)
     progress("Writing curves, figures and the best student to MLflow")
     mirror.finish(
         SweepReport(
@@ -213,6 +216,7 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
             figures=folder / "figures",
             dataset=_dataset_facts(sweep, dataset),
             best_model=best_student(frame, stages, metric),
+            registered_model=sweep.space.select.registered_model,
             endings=endings,
         )
     )

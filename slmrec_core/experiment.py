@@ -4,6 +4,7 @@ from typing import Literal
 
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, model_validator
 
+from slmrec_core.compression.config import CompressionConfig
 from slmrec_core.data import DataConfig
 from slmrec_core.distillation.blocks import BlockPairing, pair_blocks
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
@@ -87,6 +88,10 @@ class ExperimentConfig(FrozenConfig):
     """How items are ranked."""
     probe: ProbeConfig = ProbeConfig()
     """How layers are read."""
+    compressed: bool = False
+    """True = the row is the trained model after `compression`; the training itself is shared with the row without."""
+    compression: CompressionConfig = CompressionConfig()
+    """What a compressed row keeps."""
 
     @model_validator(mode="after")
     def _check(self) -> "ExperimentConfig":
@@ -137,6 +142,7 @@ class ExperimentConfig(FrozenConfig):
                 f" {tables[0]!r} and student.item_vectors {tables[1]!r}. Set the weight to 0, or freeze both."
             )
         self._check_start()
+        self._check_compression()
         pairing = self.pairing()
         if pairing is not None:
             absent = self.distillation.absent_terms(pairing.num_blocks)
@@ -163,10 +169,27 @@ class ExperimentConfig(FrozenConfig):
                 f" other settings: {other or 'none'}. Use student.init=base, or make them alike."
             )
 
+    def _check_compression(self) -> None:
+        if self.compressed and self.method not in ("finetune", "distill"):
+            raise ConfigError(
+                f"compressed: takes a model of method finetune or distill, got {self.method!r}. Leave it out."
+            )
+        kept = self.compression.keep_layers
+        if self.compressed and kept is not None and kept > self.student.num_layers:
+            raise ConfigError(
+                f"compression.keep_layers: must be at most student.num_layers={self.student.num_layers}, got {kept}."
+            )
+
     @property
     def objective(self) -> DistillationConfig:
         """The terms that are trained: cross entropy alone unless the student is distilled."""
         return self.distillation if self.method == "distill" else CROSS_ENTROPY_ALONE
+
+    @property
+    def num_layers(self) -> int:
+        """Decoder layers of the row's model; 0 for SASRec, which has none of the LLM's."""
+        trained = {"sasrec": 0, "probe": self.teacher.num_layers}.get(self.method, self.student.num_layers)
+        return (self.compression.keep_layers or trained) if self.compressed else trained
 
     @property
     def layers_trained(self) -> int:
@@ -222,8 +245,14 @@ class ExperimentConfig(FrozenConfig):
         }[self.method]
         if self.needs_teacher_stage or self.trains_teacher:
             used |= {"teacher", "teacher_learning_rate"}
+        if self.compressed:
+            used |= {"compressed", "compression"}
         starts_alike = {"student.init"} if self.method == "finetune" else set()
         return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
+
+    def uncompressed(self) -> "ExperimentConfig":
+        """The training behind a compressed row."""
+        return self.model_copy(update={"compressed": False, "compression": CompressionConfig()})
 
     def simplified(self) -> "ExperimentConfig":
         """The same training under its simplest name.

@@ -1,10 +1,14 @@
 """What a machine computes fast, and what it holds: the one place where the hardware is asked."""
 
+import logging
 import resource
 import sys
+from pathlib import Path
 from typing import Literal
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 _CHUNK = 2**21
 """Scores: 8 MiB."""
@@ -44,9 +48,27 @@ def attention_kernel(device: torch.device, dtype: torch.dtype) -> str:
     return "flash_attention_2" if is_flash_attn_2_available() else "sdpa"
 
 
+def reset_peak_memory(device: torch.device) -> None:
+    """Lets `peak_memory_bytes` begin anew, where the system can (CUDA, Linux); the log says where it cannot."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    try:
+        # Linux: the peak of resident memory, and nothing else.
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError as error:
+        logger.info("The peak of memory counts from the start of the process: %s", error)
+
+
 def peak_memory_bytes(device: torch.device) -> int:
-    """The most memory that this process held so far: of the GPU where it computes there, else of the machine."""
+    """The most memory that this process held since `reset_peak_memory`, or since it began: of the GPU where it computes
+    there, else of the machine."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if status.exists():
+        # getrusage keeps the peak of before a reset.
+        (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM")]
+        return int(line.split()[1]) * 1024
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

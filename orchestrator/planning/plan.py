@@ -92,7 +92,8 @@ def add_row(plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int,
         seed: Of item table, teacher and student.
         read_test: False = a trial of a search, whose test split stays closed.
     """
-    stages = StagePlanner(plan, experiment_of(space, settings, seed).simplified())
+    row_experiment = experiment_of(space, settings, seed).simplified()
+    stages = StagePlanner(plan, row_experiment.uncompressed())
     experiment = stages.experiment
     row = str(settings.get(ROW_KEY) or experiment.method)
     if experiment.method != "sasrec":
@@ -101,6 +102,8 @@ def add_row(plan: Plan, space: SearchSpace, settings: dict[str, Any], seed: int,
     if experiment.needs_teacher_stage:
         teacher = stages.teacher()
         _add_trial(plan, teacher, "teacher", plan.experiments[teacher])
+    if row_experiment.compressed:
+        return _add_trial(plan, stages.compressed(row_experiment), row, row_experiment)
     return _add_trial(plan, stages.own(read_test and space.select.read_test), row, experiment)
 
 
@@ -179,6 +182,11 @@ class StagePlanner:
             inputs |= self._teacher_inputs()
         return self._add(method, settings, inputs)
 
+    def compressed(self, experiment: ExperimentConfig) -> str:
+        """This experiment's model made smaller, as `experiment` says, which is like it in all else."""
+        settings = {"compression": dotted(experiment.compression), "evaluation": _evaluation(experiment)}
+        return self._plan.add(Stage.of("compress", settings, {"data": self.data(), "trained": self.own()}), experiment)
+
     def _distillation(self) -> dict[str, Any]:
         experiment, pairing = self.experiment, self.experiment.pairing()
         assert pairing is not None
@@ -232,7 +240,7 @@ def _evaluation(experiment: ExperimentConfig) -> dict[str, object]:
 def _add_trial(plan: Plan, stage_id: str, row: str, experiment: ExperimentConfig) -> Trial:
     method = experiment.method
     pairing = experiment.pairing()
-    layers = {"sasrec": 0, "probe": experiment.teacher.num_layers}.get(method, experiment.student.num_layers)
+    layers = experiment.num_layers
     trial = Trial(
         trial_id=f"{row}-{layers}-seed{experiment.seed}-{stage_id.rpartition('-')[2][:8]}",
         row=row,
@@ -286,6 +294,6 @@ def wanted(plan: Plan, store: StageStore) -> set[str]:
 
 def waves(plan: Plan) -> Iterator[list[Stage]]:
     """Stages that can be built side by side, wave after wave."""
-    for kinds in (("data",), ("sasrec",), ("finetune",), ("states",), ("distill", "probe")):
+    for kinds in (("data",), ("sasrec",), ("finetune",), ("states",), ("distill", "probe"), ("compress",)):
         if stages := plan.of_kind(*kinds):
             yield stages

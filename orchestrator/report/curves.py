@@ -76,6 +76,11 @@ def setting_columns(frame: pd.DataFrame) -> list[str]:
     return [name for name in settings if name.rsplit(".", 1)[-1] != "seed"]
 
 
+def compressed_rows(frame: pd.DataFrame) -> set[str]:
+    """Names of the rows that are trained models made smaller: they differ by cost, not by depth."""
+    return set(frame.loc[frame["compressed"].eq(True), "row"]) if "compressed" in frame else set()
+
+
 def row_groups(frame: pd.DataFrame) -> Iterator[tuple[str, int, pd.DataFrame]]:
     """The rows of each curve at each depth, by name and then by depth."""
     for _, group in frame.groupby(["row", "num_layers"], sort=True):

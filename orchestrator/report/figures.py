@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from orchestrator.report.curves import CurvePoint
+from orchestrator.report.curves import CurvePoint, compressed_rows
 from orchestrator.report.figure_page import save_page
 from orchestrator.report.figure_style import (
     BASELINE,
@@ -48,9 +48,10 @@ def draw(points: Sequence[CurvePoint], frame: pd.DataFrame, folder: Path, title:
         caption: Data set, seeds, users, and how large a difference must be to mean anything.
 
     Returns:
-        Paths of the figures; none when nothing was measured.
+        Paths of the figures; none when nothing was measured, or compressed models alone.
     """
-    drawn = {name: _lines(points, name) for name in METRIC_LABELS}
+    others = compressed_rows(frame)
+    drawn = {name: _lines([p for p in points if p.row not in others], name) for name in METRIC_LABELS}
     if not drawn["ndcg_at_10"]:
         return []
     folder.mkdir(parents=True, exist_ok=True)

@@ -32,8 +32,18 @@ COST_COLUMNS = (
     "seconds",
     "teacher_seconds",
     "peak_memory_bytes",
+    "model_bytes",
 )
-_COUNTS = ("num_layers", "teacher_layers", "num_blocks", "seed", "best_epoch", *COST_COLUMNS[:3], "peak_memory_bytes")
+_COUNTS = (
+    "num_layers",
+    "teacher_layers",
+    "num_blocks",
+    "seed",
+    "best_epoch",
+    *COST_COLUMNS[:3],
+    "peak_memory_bytes",
+    "model_bytes",
+)
 _SPLITS = ("valid", "valid_sampled", "test", "test_sampled")
 _MAX_TABLE_WIDTH = 110
 _TABLE_METRICS = {

@@ -50,6 +50,8 @@ class SelectConfig(FrozenConfig):
     """All our metrics are better when they are higher."""
     read_test: bool = True
     """False = the rows are there to choose a setting from: what is trained for them leaves the test split unread."""
+    registered_model: Annotated[str, Field(pattern=r"^[^/:]+$")] | None = None
+    """Name in MLflow's registry under which the best student becomes the `champion`; None = it is only logged."""
 
 
 class BudgetConfig(FrozenConfig):
@@ -141,6 +143,8 @@ class SearchSpace(FrozenConfig):
         ]
         if not self.select.read_test and any(group.get("method") == "probe" for group in self.params):
             faults.append("select.read_test: a probe reads both splits in one pass, got false. Leave the probe out.")
+        if not self.select.read_test and (self.base.get("compressed") or any(g.get("compressed") for g in self.params)):
+            faults.append("select.read_test: a compressed row reads both splits, got false. Leave `compressed` out.")
         if self.select.metric not in _VALID_METRICS:
             faults.append(
                 f"select.metric: there is no such metric, got {self.select.metric!r}."

@@ -10,6 +10,7 @@ import pandas as pd
 
 from slmrec_core.data import SequenceDataset
 from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.model_files import WEIGHTS
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec
 from slmrec_core.recommender import Recommender
@@ -82,6 +83,7 @@ def write_trained(
     counts = dataset.train_counts.tolist()
     model = Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata, titles, counts)
     model.save_pretrained(folder / "model")
+    result["model_bytes"] = (folder / "model" / WEIGHTS).stat().st_size
     write_result(folder, result)
     return result
 

@@ -56,6 +56,10 @@ class Inputs:
         assert isinstance(network, RecommenderModel)
         return network
 
+    def trained(self) -> Recommender:
+        """What the `trained` stage left."""
+        return Recommender.from_pretrained(self.folders["trained"] / "model")
+
     def teacher_seconds(self) -> float | None:
         """Wall time of the stages of the teacher: its training, and the one pass in which all states were stored."""
         roles = [role for role in self.folders if role == "teacher" or role.startswith("states_")]

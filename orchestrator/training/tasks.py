@@ -1,5 +1,7 @@
-"""Stages that one process builds: data (in the driver), item table, teacher states, probe (in Ray tasks)."""
+"""Stages that one process builds: data (in the driver), item table, teacher states, probe, compressed models (in Ray
+tasks)."""
 
+import gc
 import json
 import logging
 import shutil
@@ -15,10 +17,12 @@ from orchestrator.storage.payload import Cost, append_record, write_ranks, write
 from orchestrator.training.assembly import experiment_of, inputs_of
 from orchestrator.training.job import Job
 from orchestrator.training.worker import quiet_libraries
+from slmrec_core.compression import compress
 from slmrec_core.data import SequenceDataset, load_interactions
 from slmrec_core.distillation.teacher import USER_VECTORS, LiveTeacher, write_states
 from slmrec_core.experiment import ExperimentConfig
-from slmrec_core.hardware import peak_memory_bytes
+from slmrec_core.hardware import peak_memory_bytes, reset_peak_memory
+from slmrec_core.model_files import WEIGHTS
 from slmrec_core.recommender import Recommender
 from slmrec_core.training.evaluation import Evaluator, Split
 from slmrec_core.training.item_table import train_sasrec
@@ -151,6 +155,44 @@ def build_probe(job: Job, folder: Path) -> None:
         "seconds": time.monotonic() - started,
         "teacher_seconds": inputs_of(job).teacher_seconds(),
         "peak_memory_bytes": peak_memory_bytes(device),
+        "status": "finished",
+    }
+    write_result(folder, result)
+
+
+def build_compressed(job: Job, folder: Path) -> None:
+    """Makes a trained model smaller, and ranks both splits with what was saved, as whoever serves it would."""
+    started, device = time.monotonic(), task_device(job)
+    experiment, dataset = experiment_of(job), inputs_of(job).dataset()
+    trained = inputs_of(job).trained()
+    users = range(dataset.num_users) if experiment.compression.keep_layers else ()
+    histories = [dataset.item_ids[dataset.history(user, "train")].tolist() for user in users]
+    compress(trained, experiment.compression, histories).save_pretrained(folder / "model")
+    # What was needed to make it is not what it needs.
+    del trained, histories
+    gc.collect()
+    reset_peak_memory(device)
+    recommender = Recommender.from_pretrained(folder / "model")
+    network = recommender.network.to(device)
+    evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
+    (valid,) = evaluator.rank_split(network, "valid")
+    reading = time.monotonic()
+    (test,) = evaluator.rank_split(network, "test")
+    speed = dataset.num_users / (time.monotonic() - reading)
+    rankings = [*valid, *test]
+    metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
+    recommender.metadata["metrics"] = metrics
+    recommender.save_pretrained(folder / "model")
+    write_ranks(folder, [ranking.frame(dataset) for ranking in rankings])
+    result: dict[str, Any] = {
+        "method": experiment.method,
+        "num_layers": experiment.num_layers,
+        "metrics": metrics,
+        **network.parameter_counts(),
+        "users_per_second": speed,
+        "seconds": time.monotonic() - started,
+        "peak_memory_bytes": peak_memory_bytes(device),
+        "model_bytes": (folder / "model" / WEIGHTS).stat().st_size,
         "status": "finished",
     }
     write_result(folder, result)

@@ -180,6 +180,31 @@ class TestSmoke:
         assert {path.name: path.stat().st_mtime for path in (storage / "stages").iterdir()} == before
         pd.testing.assert_frame_equal(table(storage, "one"), table(storage, "two"))
 
+    def test_trained_models_are_made_smaller_without_training_and_the_best_is_registered(
+        self, storage: Path, sweep: Sweep, tmp_path: Path
+    ) -> None:
+        smoke = yaml.safe_load((SPACES_FOLDER / "smoke.yaml").read_text())
+        small = {"method": "finetune", "student.num_layers": 2, "compressed": True}
+        rows = [{**small, "row": weights, "compression.weights": weights} for weights in ("float", "int8")]
+        space = smoke | {"params": rows, "compare": ["int8-2 vs float-2"], "select": {"registered_model": "smoke"}}
+        (tmp_path / "small.yaml").write_text(yaml.safe_dump(space))
+        before = {path.name for path in (storage / "stages").iterdir()}
+        done = sweep(tmp_path / "small.yaml", "--storage", storage, "--name", "small", "--quiet")
+
+        assert done.returncode == 0, done.stderr
+        assert "compress: 2 to build" not in done.stdout, "it was to be quiet"
+        made = {path.name for path in (storage / "stages").iterdir()} - before
+        frame = table(storage, "small").set_index("row")
+        assert made == set(frame.loc[["float", "int8"], "stage_id"])
+        assert frame.loc["int8", "model_bytes"] < 0.7 * frame.loc["float", "model_bytes"]
+        trained = table(storage, "one").set_index(["row", "num_layers"]).loc[("finetune", 2)]
+        # Merged updates round otherwise; nobody's rank moves by more than a tie.
+        assert frame.loc["float", "test/mrr"] == pytest.approx(trained["test/mrr"], rel=1e-2)
+        assert (storage / "sweeps" / "small" / "figures" / "quality_cost.png").is_file()
+        client = MlflowClient(f"sqlite:///{storage / 'mlflow.db'}")
+        stage = client.get_model_version_by_alias("smoke", "champion").tags["slmrec.stage"]
+        assert stage in made
+
     def test_a_row_that_was_chosen_on_valid_is_not_trained_again(
         self, storage: Path, sweep: Sweep, tmp_path: Path
     ) -> None:

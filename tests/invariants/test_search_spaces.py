@@ -18,7 +18,7 @@ def overrides(name: str) -> list[str]:
 
 
 def test_these_are_the_spaces() -> None:
-    assert set(NAMES) == {"ablation", "blocks", "comparison", "depth", "loss_weights", "smoke", *STUDY}
+    assert set(NAMES) == {"ablation", "blocks", "comparison", "compression", "depth", "loss_weights", "smoke", *STUDY}
     assert len(STUDY) == 8
     assert not list(SPACES_FOLDER.rglob("*.yml")), "load_search_space looks for .yaml"
 
@@ -70,6 +70,17 @@ def test_the_full_objective_of_the_ablation_is_the_default_student_of_the_other_
         for name, row in (("ablation", "all"), ("blocks", "offline_4"), ("comparison", "distill"))
     ]
     assert stages[0] == stages[1] == stages[2]
+
+
+def test_every_way_of_compression_meets_each_of_the_three_models_that_are_trained_once() -> None:
+    plan = make_plan(load_search_space("compression", []))
+    by_model: dict[str, set[str]] = {}
+    for trial in plan.trials:
+        if (stage := plan.stages[trial.stage_id]).kind == "compress":
+            by_model.setdefault(stage.inputs["trained"], set()).add(trial.row.partition("_")[2])
+    ways = {"float", "int8", "int8_dynamic", "int4", "half", "2_of_4"}
+    assert sorted(by_model.values(), key=len) == [ways, ways, ways | {"first", "influence"}]
+    assert len(plan.of_kind("finetune", "distill")) == 3
 
 
 def test_the_study_compares_what_its_questions_name() -> None:

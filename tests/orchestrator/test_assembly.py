@@ -10,10 +10,13 @@ from orchestrator.planning.plan import Plan, add_row
 from orchestrator.storage.stages import Stage
 from orchestrator.training.assembly import Inputs, build_objective, build_student, experiment_of, inputs_of
 from orchestrator.training.job import Job
-from orchestrator.training.tasks import build_data, build_sasrec, build_states
+from orchestrator.training.tasks import build_compressed, build_data, build_sasrec, build_states
+from slmrec_core.compression import CompressionConfig, compress
 from slmrec_core.data import SequenceDataset
 from slmrec_core.experiment import resolve
 from slmrec_core.recommender import Recommender
+from slmrec_core.training.config import EvaluationConfig
+from slmrec_core.training.evaluation import Evaluator
 from slmrec_core.training.loop import TrainingData
 from tests.orchestrator.small_spaces import BASE, space_of
 
@@ -117,3 +120,30 @@ def test_a_trained_row_says_what_it_held(storage: Path) -> None:
     # torch alone takes 100 MB.
     assert 10**8 < found["peak_memory_bytes"] < 10**11
     assert found["teacher_seconds"] is None
+
+
+@pytest.mark.parametrize("settings", [{}, {"weights": "int4"}, {"keep_layers": 1}], ids=str)
+def test_a_compressed_row_is_the_model_that_its_trained_stage_left(storage: Path, settings: dict[str, object]) -> None:
+    names = {f"compression.{name}": value for name, value in settings.items()}
+    job = built(storage, method="finetune", compressed=True, **names)
+    with job.store.build(job.stage, {}) as folder:
+        build_compressed(job, folder)
+    found = json.loads((job.store.path(job.stage.stage_id) / "result.json").read_text())
+    expected = compress(
+        inputs_of(job).trained(),
+        CompressionConfig.model_validate(settings),
+        _training_histories(inputs_of(job).dataset()),
+    )
+    evaluator = Evaluator(inputs_of(job).dataset(), 8, EvaluationConfig(), CPU)
+    (test,) = evaluator.rank_split(expected.network, "test")
+    assert found["metrics"]["test/ndcg_at_10"] == test[0].metrics()["test/ndcg_at_10"]
+    assert found["num_layers"] == settings.get("keep_layers", 2)
+    saved = Recommender.from_pretrained(job.store.path(job.stage.stage_id) / "model")
+    assert saved.metadata["metrics"] == found["metrics"]
+    weights = job.store.path(job.stage.stage_id) / "model" / "model.safetensors"
+    assert found["model_bytes"] == weights.stat().st_size
+    assert 10**8 < found["peak_memory_bytes"] < 10**11
+
+
+def _training_histories(dataset: SequenceDataset) -> list[list[str]]:
+    return [[str(item) for item in dataset.item_ids[dataset.history(u, "train")]] for u in range(dataset.num_users)]

@@ -116,6 +116,42 @@ def test_a_row_shows_the_settings_that_its_stage_depends_on_and_no_others(name: 
     assert shown == moved - {"data", "teacher", "states"}
 
 
+@pytest.mark.parametrize("base", [FINETUNE, DISTILL])
+def test_compressed_rows_share_one_training_with_the_row_without(base: dict[str, Any]) -> None:
+    small = base | {"compressed": True}
+    rounded, pruned = ({"row": w, "compression.weights": w} for w in ("int8", "int4")), {"compression.pruning": "2:4"}
+    plan = plan_of(base, small, *({**small, **row} for row in rounded), {**small, "row": "zeros", **pruned})
+    trained = only(plan, str(base["method"])).stage_id if base is DISTILL else plan.trials[1].stage_id
+    compressed = plan.of_kind("compress")
+    assert len(compressed) == 4
+    assert {stage.inputs["trained"] for stage in compressed} == {trained}
+    assert list(waves(plan))[-1] == compressed
+    # The training itself does not know of it.
+    assert plan.experiments[trained] == plan_of(base).experiments[trained]
+    assert set(plan_of(base).stages) < set(plan.stages)
+    shown = {trial.row: trial.settings for trial in plan.trials}
+    assert shown["int4"]["compression.weights"] == "int4"
+    assert "compressed" not in plan_of(base).trials[-1].settings
+
+
+def test_a_compressed_row_has_the_layers_that_it_keeps() -> None:
+    kept = {"compressed": True, "compression.keep_layers": 2, "student.num_layers": 4}
+    assert plan_of(FINETUNE | kept).trials[-1].num_layers == 2
+    assert plan_of(FINETUNE | kept | {"compressed": False}).trials[-1].num_layers == 4
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (PROBE | {"compressed": True}, "takes a model of method finetune or distill, got 'probe'"),
+        (FINETUNE | {"compressed": True, "compression.keep_layers": 9}, "at most student.num_layers=4, got 9"),
+    ],
+)
+def test_what_cannot_be_compressed_is_refused_before_anything_runs(row: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_of(row)
+
+
 def test_a_student_without_a_teacher_does_not_depend_on_its_depth() -> None:
     supervised = DISTILL | {name: 0.0 for name in WEIGHTS if "supervision" not in name}
     plans = [plan_of(supervised, base={"teacher.num_layers": depth}) for depth in (6, 8)]
