@@ -34,7 +34,7 @@ def test_every_space_exists_and_is_described() -> None:
 
 
 def test_every_setting_exists() -> None:
-    known = {*dotted_defaults(), *worker_defaults(), "seeds", "dotted.key"}
+    known = {*dotted_defaults(), *worker_defaults(), "seeds", "dotted.key", "select.registered_model"}
     shown = set(found(r"--set ([a-z_.]+)=")) | set(
         found(r"`((?:data|teacher|student|distillation|training|evaluation|probe|workers)\.[a-z_]+)[:`]")
     )
