@@ -30,13 +30,13 @@ SMALL: dict[str, object] = {
 def top_items_loss(
     student_scores: Float[Tensor, "target item"], teacher_scores: Float[Tensor, "target item"], k: int = 10
 ) -> Float[Tensor, ""]:
-    """Cross entropy of the student's softmax against the teacher's `k` best items, 1/k each; nats per target."""
+    """Cross entropy against the teacher's `k` best items; nats per target."""
     best = teacher_scores.topk(k, dim=1).indices
     return -student_scores.log_softmax(dim=1).gather(1, best).mean()
 
 
 class WithTopItems(slm.Objective):
-    """The library's terms and one more, `top_items`; a mean over the targets, as they are."""
+    """The library's terms and one more, `top_items`."""
 
     def __init__(
         self,
@@ -58,11 +58,12 @@ class WithTopItems(slm.Objective):
         targets: Int[Tensor, "target"],
         teacher: slm.TeacherSignal | None = None,
     ) -> dict[str, Float[Tensor, ""]]:
-        """Every term by name, unweighted; each is logged as `train/loss_<name>`."""
+        """Every term by name, unweighted."""
         terms = super().forward(item_ids, read_mask, targets, teacher)
         assert teacher is not None
         assert teacher.user_vectors is not None
-        ours, theirs = self.student.score(self._vectors), self.student.score(teacher.user_vectors)
+        ours = self.student.score(self._vectors)
+        theirs = self.student.score(teacher.user_vectors)
         return terms | {"top_items": top_items_loss(ours, theirs)}
 
     def total(self, terms: dict[str, Float[Tensor, ""]]) -> Float[Tensor, ""]:
