@@ -6,7 +6,7 @@ ARGS ?=
 BENCHMARKS := $(patsubst benchmarks/%.py,benchmarks.%,$(sort $(wildcard benchmarks/bench_*.py)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install sweep study test bench lint ui
+.PHONY: help install sweep study test bench docs lint ui
 
 help: ## List the targets
 	@grep -E '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "make: Python 3.11 or newer is needed, got $$($(PYTHON) --version). Use make PYTHON=python3.11 …" >&2; exit 2; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[orchestrator,test,lint]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[orchestrator,test,lint,docs]'
 	@touch $@
 
 sweep: install ## The default depth sweep on MovieLens-100K; ARGS="smoke --set seeds=3" for another
@@ -31,6 +31,9 @@ study: install ## The redundancy study; TIER=1|2, ARGS="--set data.path=…"; go
 
 bench: install ## Every figure of speed, short form; benchmarks/README.md has the long one
 	@for script in $(BENCHMARKS); do $(BIN)/python -m $$script --size short || exit 1; echo; done
+
+docs: install ## The documentation site, into site/; every warning is an error
+	$(BIN)/mkdocs build --strict $(ARGS)
 
 lint: install ## Format, lint and types
 	$(BIN)/ruff format --check .

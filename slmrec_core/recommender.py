@@ -158,7 +158,12 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
             user_vectors: One per history; what stands for an empty one is not read.
             columns: The histories behind them, as columns of the scores.
             unknown: Raw ids of each history that have no column.
-            k, exclude_seen, allowed_items: As for `recommend`, and so are the errors.
+            k: How many, at least 1.
+            exclude_seen: Leave the items of the history out.
+            allowed_items: Nothing else is recommended; None = the whole catalogue.
+
+        Raises:
+            ConfigError, DataError: As for `recommend`.
         """
         if k < 1:
             raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")

@@ -135,7 +135,8 @@ def paired_test(
     users and seeds. The verdict rests on the interval and the seeds, not on the p-value.
 
     Args:
-        a, b: The same metric per user of either run, higher = better.
+        a: A metric per user, higher = better.
+        b: The same of the run that it is compared with.
         num_permutations: Sign flips behind the p-value.
         seed: Of the flips and draws.
         num_samples: Draws behind the interval.

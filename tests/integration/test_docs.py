@@ -1,7 +1,9 @@
-"""The documentation: its code runs, and what it names exists."""
+"""The documentation: its code runs, what it names exists, and the site builds and needs no other host."""
 
 import ast
+import importlib
 import importlib.util
+import inspect
 import re
 import subprocess
 import sys
@@ -18,6 +20,7 @@ from orchestrator.space.search_space import SPACES_FOLDER, SelectConfig
 from orchestrator.training.workers import worker_defaults
 from slmrec_core.experiment import dotted_defaults
 from tests.integration.conftest import ROOT
+from tests.invariants.test_public_names import PACKAGES
 from tests.tiny import LLAMA, jolted, tiny_model, write_model_directory
 
 DOCS = ROOT / "docs"
@@ -137,3 +140,43 @@ def test_the_figures_of_the_page_are_those_that_the_script_draws(tmp_path: Path)
     drawn = {path.name for path in tmp_path.glob("*.png")}
     assert drawn == set(re.findall(r"\]\((\w+\.png)\)", (DOCS / "explanation.md").read_text()))
     assert all((DOCS / name).is_file() for name in drawn)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Built as `make docs` builds it: every warning, also of a link, is an error."""
+    folder = tmp_path_factory.mktemp("site")
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_the_site_has_every_page_and_fetches_nothing_from_elsewhere(site: Path) -> None:
+    for page in (*PAGES, DOCS / "study.md"):
+        assert (site / page.relative_to(DOCS)).with_suffix(".html").is_file(), page
+    assert not list(site.rglob("*.py"))
+    read = [path.read_text(encoding="utf-8") for path in site.rglob("*.html")]
+    assert len(read) > len(PAGES)
+    fetched = {
+        address
+        for text in read
+        for tag in re.findall(r"<(?:script|link|img|iframe|source|video)\b[^>]*>", text)
+        for address in re.findall(r"(?:src|href)=[\"']?((?:https?:)?//[^\"'\s>]+)", tag)
+    }
+    assert fetched == set()
+    assert not any("googleapis" in text or "gtag" in text for text in read)
+
+
+@pytest.mark.slow
+def test_every_public_name_is_in_the_reference(site: Path) -> None:
+    text = "".join(path.read_text(encoding="utf-8") for path in (site / "reference").glob("*.html"))
+    names = {
+        name
+        for package in PACKAGES
+        for name in importlib.import_module(package).__all__
+        if inspect.isclass(thing := getattr(importlib.import_module(package), name)) or inspect.isfunction(thing)
+    }
+    assert len(names) > 80
+    assert sorted(name for name in names if not re.search(rf'id="slmrec_core\.(?:\w+\.)*{name}"', text)) == []
