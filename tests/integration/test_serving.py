@@ -1,6 +1,7 @@
 """The logged student behind `mlflow models serve`: it answers a POST as the library does."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -53,9 +54,13 @@ def test_a_server_answers_a_post_as_the_library_does(tmp_path: Path) -> None:
     port, log = free_port(), tmp_path / "serve.log"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tmp_path / "logged")]
     command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
+    # MLflow looks for its server on the path, as where the environment is activated.
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     with log.open("w") as stream:
         # Not from the checkout: the code comes with the model.
-        server = subprocess.Popen(command, cwd=tmp_path, stdout=stream, stderr=stream, start_new_session=True)
+        server = subprocess.Popen(
+            command, cwd=tmp_path, env=environment, stdout=stream, stderr=stream, start_new_session=True
+        )
     try:
         wait_until_up(server, port, log)
         question = {"dataframe_split": {"columns": ["history"], "data": [[history] for history in HISTORIES]}}
