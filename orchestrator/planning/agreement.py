@@ -39,7 +39,11 @@ def agreed_settings(plan: Plan, space: SearchSpace) -> Settings:
 
 
 def differences(before: Settings, now: Settings) -> list[str]:
-    """What differs, setting by setting; trials that only one of them has come where no setting is the reason."""
+    """What differs, setting by setting; trials that only one of them has come where no setting is the reason.
+
+    A setting that is younger than the sweep is no difference where the trial's stage is what it was.
+    """
+    now = {name: _without_younger(of, before.get(name, {})) for name, of in now.items()}
     if before == now:
         return []
     changes = []
@@ -48,6 +52,12 @@ def differences(before: Settings, now: Settings) -> list[str]:
         if old != new:
             changes.append(f"{name}: {old or 'nothing'} → {new or 'nothing'}")
     return changes or [f"trial {trial}" for trial in sorted(before.keys() ^ now.keys())] or ["the code's numbers"]
+
+
+def _without_younger(now: dict[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+    if _STAGE not in now or now[_STAGE] != before.get(_STAGE):
+        return now
+    return {name: value for name, value in now.items() if name in before}
 
 
 def _of(trial: Trial) -> dict[str, Any]:

@@ -24,6 +24,10 @@ from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
 
+_YOUNGER_THAN_ROWS: dict[str, object] = {"format": None}
+"""Settings of the data that came after rows were kept, by the value under which all is as it was before: with it they
+are left out of the hash, so that those rows are found."""
+
 
 @dataclass
 class Plan:
@@ -141,6 +145,9 @@ class StagePlanner:
         settings = {**dotted(config), "source": self._plan.source(config), "min_events": self.experiment.min_events}
         # Content counts, not where it lies.
         del settings["path"]
+        for name, default in _YOUNGER_THAN_ROWS.items():
+            if settings[name] == default:
+                del settings[name]
         return self._add("data", settings, {})
 
     def item_table(self) -> str:

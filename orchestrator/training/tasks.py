@@ -48,6 +48,7 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
     config = experiment.data
     interactions = load_interactions(
         config.path,
+        format=config.format,
         user_column=config.user_column,
         item_column=config.item_column,
         timestamp_column=config.timestamp_column,

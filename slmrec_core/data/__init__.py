@@ -14,9 +14,11 @@ from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset, Split
 from slmrec_core.data.inspection import Inspection, inspect_interactions
 from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interactions, source_fingerprint
 from slmrec_core.data.negatives import num_candidates, sampled_candidates
+from slmrec_core.data.readers import FORMATS
 from slmrec_core.data.synthetic import synthetic_interactions
 
 __all__ = [
+    "FORMATS",
     "NAMED_SETS",
     "DataConfig",
     "EvaluationSplit",

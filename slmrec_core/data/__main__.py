@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from slmrec_core.data.inspection import inspect_interactions
 from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interactions
+from slmrec_core.data.readers import FORMATS
 from slmrec_core.errors import UserError
 
 EXIT_USER_ERROR = 2
@@ -28,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         interactions = load_interactions(
             options.path,
+            format=options.format,
             user_column=options.user_column,
             item_column=options.item_column,
             timestamp_column=_or_none(options.timestamp_column),
@@ -52,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     inspect = commands.add_parser("inspect", help="say what a file is and whether its order is one in time")
     inspect.add_argument("path", metavar="PATH", help=f"a file, or one of: {', '.join(NAMED_SETS)}")
+    inspect.add_argument("--format", metavar="NAME", help=f"as data.format, one of: {', '.join(FORMATS)}")
     for name in _COLUMNS:
         default = DataConfig.model_fields[name].default
         inspect.add_argument(

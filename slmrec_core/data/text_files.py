@@ -18,6 +18,9 @@ from slmrec_core.errors import DataError
 
 READ_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, isal_zlib.error)  # type: ignore[assignment]
 """What opening and reading a file raise: it is not there, is cut short, or is damaged inside."""
+NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
+TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
+"""Of RecBole's headers."""
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _FIRST_CHARACTER = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)

@@ -171,6 +171,24 @@ def test_changed_settings_are_listed_on_resume(capsys: pytest.CaptureFixture[str
     assert len(runner.started) == 1
 
 
+def test_a_sweep_that_is_older_than_a_setting_is_resumed(
+    capsys: pytest.CaptureFixture[str], runner: FakeRunner, tmp_path: Path
+) -> None:
+    assert main([*SMALL, "--name", "mine"]) == 0
+    plan = tmp_path / "storage" / "sweeps" / "mine" / "plan.json"
+    content = json.loads(plan.read_text())
+    for settings in content["settings"].values():
+        settings.pop("data.format", None)
+    plan.write_text(json.dumps(content))
+    assert main([*SMALL, "--name", "mine", "--resume"]) == 0
+    # Where it changes a stage, it is a change.
+    for settings in content["settings"].values():
+        settings.pop("data.min_user", None)
+    plan.write_text(json.dumps(content))
+    told = fails(capsys, *SMALL, "--set", "data.min_user=4", "--name", "mine", "--resume")
+    assert "data.min_user: nothing → 4" in told
+
+
 @pytest.mark.parametrize(
     ("setting", "change"),
     [

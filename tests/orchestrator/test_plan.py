@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from orchestrator.planning.plan import Plan, add_row, experiment_of, make_plan, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
-from orchestrator.storage.stages import Stage
-from slmrec_core.data import synthetic_interactions
+from orchestrator.storage.stages import Stage, stage_id
+from slmrec_core.data import DataConfig, source_fingerprint, synthetic_interactions
 from slmrec_core.errors import ConfigError, DataError
 from tests.orchestrator.small_spaces import only, plan_of, space_of, stage_ids
 
@@ -187,6 +187,24 @@ def test_content_counts_and_not_where_it_lies(tmp_path: Path, monkeypatch: pytes
     assert relative.trials == plans[0].trials, "workers run elsewhere: the path is made absolute"
     file.write_text(file.read_text() + "0,1,99999999\n")
     assert list(plan_of(FINETUNE, base={"data.path": str(file)}).stages) != list(plans[0].stages)
+
+
+def test_the_format_of_the_data_counts_where_it_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "events.csv"
+    synthetic_interactions(num_users=6, num_items=6).to_csv(file, index=False)
+    found, named = (plan_of(FINETUNE, base={"data.path": str(file), "data.format": name}) for name in (None, "csv"))
+    assert stage_ids(found, "data") != stage_ids(named, "data")
+
+
+def test_rows_that_were_kept_before_a_setting_came_are_found() -> None:
+    # All settings of the data as they were when the first rows were kept.
+    settings = {
+        "user_column": "user_id", "item_column": "item_id", "timestamp_column": "timestamp", "title_column": None,
+        "rating_column": "rating", "min_rating": None, "ties": "input", "min_user": 5, "min_item": 5,
+        "k_core": "iterated", "repeats": "keep", "source": source_fingerprint(DataConfig(path="synthetic")),
+        "min_events": 3,
+    }  # fmt: skip
+    assert stage_ids(plan_of(FINETUNE), "data") == {stage_id("data", settings, {})}
 
 
 def test_a_named_set_is_not_hidden_by_a_file_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -151,6 +151,7 @@ def test_the_command_has_these_options(capsys: pytest.CaptureFixture[str]) -> No
         main(["inspect", "--help"])
 
     assert sorted(set(re.findall(r"--[a-z-]+", capsys.readouterr().out))) == [
+        "--format",
         "--help",
         "--item-column",
         "--min-rating",

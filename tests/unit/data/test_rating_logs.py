@@ -154,7 +154,7 @@ def test_columns_that_cannot_be_told_apart_are_refused_with_both_forms(tmp_path:
     message = str(caught.value)
     assert message.startswith(f"{path}, line 1: cannot tell users from items, got '{first},{second},5.0,1365811200'.")
     assert "2014 are user,item,rating,timestamp and those of 2018 item,user,rating,timestamp" in message
-    assert "Put the line 'user_id,item_id,rating,timestamp'" in message
+    assert "Set data.format to amazon-2014 or amazon-2018." in message
 
 
 def test_a_wrong_line_of_2018_names_the_right_column(tmp_path: Path) -> None:
