@@ -11,13 +11,13 @@ has 10 characters, a user's begins with A and is, but for a few in a thousand, l
 
 import re
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Literal
 
 import pandas as pd
 
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
-from slmrec_core.data.text_files import TextSource, read_table
+from slmrec_core.data.text_files import TextSource
+from slmrec_core.data.text_tables import TextTable
 from slmrec_core.data.titles import with_movie_titles
 from slmrec_core.errors import DataError
 
@@ -32,7 +32,6 @@ _USER = r"A[0-9A-Z]{10,}"
 _MOST = 0.9
 """Share of a column's ids that must look like what the column holds."""
 _USER_FIRST = ["user", "item", "rating", "timestamp"]
-_ITEM_FIRST = ["item", "user", "rating", "timestamp"]
 
 
 def rating_log_reader(
@@ -50,13 +49,10 @@ def read_movielens(source: TextSource, names: ColumnNames) -> tuple[str, pd.Data
     Raises:
         DataError: A line has too many, too few or unreadable fields.
     """
+    separator, form = "\t", "MovieLens-100K, user item rating timestamp"
     if "::" in source.header:
-        # pandas' fast parser takes separators of one character alone.
-        table = _table(replace(source, text=source.text.replace("::", "\t")), "\t")
-        form = "MovieLens, user::item::rating::timestamp"
-    else:
-        table, form = _table(source, "\t"), "MovieLens-100K, user item rating timestamp"
-    return form, with_movie_titles(_standard(source, table, names), source.path)
+        separator, form = "::", "MovieLens, user::item::rating::timestamp"
+    return form, with_movie_titles(_standard(source, _table(source, separator, names), names), source.path)
 
 
 def read_amazon(
@@ -67,23 +63,24 @@ def read_amazon(
     Raises:
         DataError: A line has too many, too few or unreadable fields, or the ids do not tell users from items.
     """
-    table = _table(source, ",")
+    table = _table(source, ",", names)
     if release is None:
         release = _release(source, table)
     if release == 2014:
         return "Amazon ratings of 2014, user,item,rating,timestamp", _standard(source, table, names)
-    table = table.rename(columns=dict(zip(_USER_FIRST, _ITEM_FIRST, strict=True)))
+    table = table.rename(columns={"user": "item", "item": "user"})
     return "Amazon ratings of 2018, item,user,rating,timestamp", _standard(source, table, names)
 
 
-def _table(source: TextSource, separator: str) -> pd.DataFrame:
-    """All four columns, called as if users came first."""
+def _table(source: TextSource, separator: str, names: ColumnNames) -> pd.DataFrame:
+    """The wanted columns, called as if users came first."""
     if source.header.count(separator) != len(_USER_FIRST) - 1:
         raise DataError(
             f"{source.at()}: a log of ratings must be user, item, rating and timestamp without a header, separated by"
             f" {separator!r}, got {source.header[:80]!r}. Set data.format to what the file is, or leave it out."
         )
-    return read_table(source, separator, quoted=False, columns=_USER_FIRST)
+    wanted = [name for name in _USER_FIRST if name != "rating" or names.rating is not None]
+    return TextTable(source, separator, _USER_FIRST, has_header=False).read(wanted)
 
 
 def _standard(source: TextSource, table: pd.DataFrame, names: ColumnNames) -> pd.DataFrame:

@@ -31,19 +31,12 @@ import pyarrow
 import pyarrow.parquet
 
 from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
-from slmrec_core.data.histories import HISTORY_COLUMNS, unlisted_histories
+from slmrec_core.data.histories import HISTORY, HISTORY_COLUMNS, unlisted_histories, with_history_lengths
 from slmrec_core.data.json_lines import is_json, read_json_lines
 from slmrec_core.data.rating_logs import rating_log_reader, read_amazon, read_movielens
-from slmrec_core.data.text_files import (
-    NUMBER,
-    TYPED_FIELD,
-    TextSource,
-    decode,
-    read_bytes,
-    read_quoted_table,
-    read_typed_table,
-)
-from slmrec_core.data.text_sequences import events_of_lists, read_sequences
+from slmrec_core.data.text_files import NUMBER, TextSource, open_text, read_bytes
+from slmrec_core.data.text_sequences import UserLists, events_of_lists, read_sequences
+from slmrec_core.data.text_tables import TYPED_FIELD, quoted_table, typed_table
 from slmrec_core.data.titles import movie_file, with_movie_titles, with_product_titles, with_recbole_titles
 from slmrec_core.errors import DataError
 
@@ -74,12 +67,12 @@ def read_interactions(path: Path, names: ColumnNames, form: str | None = None) -
 
 def _read(path: Path, names: ColumnNames, form: str | None) -> tuple[str, pd.DataFrame]:
     """What the file is, and its events."""
-    if form == "json-lines" or (form is None and is_json(read_bytes(path, _HEAD_BYTES))):
+    head = read_bytes(path, _HEAD_BYTES) if form is None else b""
+    if form == "json-lines" or is_json(head):
         return _with_columns("JSON lines", read_json_lines(path, names))
-    content = read_bytes(path)
-    if form == "parquet" or (form is None and content.startswith(_PARQUET_MAGIC)):
-        return _with_columns("parquet", _read_parquet(path, content, names))
-    source = decode(path, content)
+    if form == "parquet" or head.startswith(_PARQUET_MAGIC):
+        return _with_columns("parquet", _read_parquet(path, names))
+    source = open_text(path)
     read = _found_reader(source, names) if form is None else _TEXT_READERS[form]
     return read(source, names)
 
@@ -126,17 +119,21 @@ def _read_tsv(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataFrame
 
 
 def _read_named(source: TextSource, separator: str, names: ColumnNames) -> tuple[str, pd.DataFrame]:
-    table = read_quoted_table(source, separator)
+    table = quoted_table(source, separator)
+    has_movies = _MOVIELENS_ITEM in table.columns and names.title not in table.columns and movie_file(source.path)
+    found = found_columns(table.columns, replace(names, title=None) if has_movies else names, str(source.path))
+    wanted = [name for name in vars(found).values() if name is not None]
     form = f"text separated by {_SEPARATORS[separator]}"
-    if _MOVIELENS_ITEM in table and movie_file(source.path) is not None and names.title not in table:
-        events = standard_interactions(table, replace(names, title=None), source.rows)
-        return _with_columns(form, with_movie_titles(events, source.path))
-    events = standard_interactions(table, names, source.rows)
-    if set(table.columns) == HISTORY_COLUMNS and (whole := unlisted_histories(events, table["history"])) is not None:
-        users, lists = whole
-        frame = events_of_lists(source.path, users, lists, source.first_line + 1)
-        return "Amazon 2023, histories whose events have no rows", frame
-    return _with_columns(form, events)
+    if set(table.columns) == HISTORY_COLUMNS:
+        raw = table.read([*wanted, HISTORY], partial(with_history_lengths, item_column=found.item))
+        events = standard_interactions(raw, found, source.rows)
+        whole = unlisted_histories(events, raw[HISTORY], table, found)
+        if whole is not None:
+            frame = events_of_lists(source.path, whole, source.first_line + 1)
+            return "Amazon 2023, histories whose events have no rows", frame
+        return _with_columns(form, events)
+    events = standard_interactions(table.read(wanted), found, source.rows)
+    return _with_columns(form, with_movie_titles(events, source.path) if has_movies else events)
 
 
 def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
@@ -147,12 +144,15 @@ def _has_names(header: str, separator: str, names: ColumnNames) -> bool:
     return not all(NUMBER.fullmatch(word) for field in fields for word in field.split())
 
 
-def _read_parquet(path: Path, content: bytes, names: ColumnNames) -> pd.DataFrame:
+def _read_parquet(path: Path, names: ColumnNames) -> pd.DataFrame:
     try:
-        file = pyarrow.parquet.ParquetFile(io.BytesIO(content))
-        names = found_columns(file.schema_arrow.names, names, str(path))
-        wanted = dict.fromkeys(name for name in vars(names).values() if name is not None)
-        columns = file.read(columns=list(wanted))
+        # Parquet is read from its end, where a compressed file cannot be reached.
+        with path.open("rb") as file:
+            is_plain = file.read(len(_PARQUET_MAGIC)) == _PARQUET_MAGIC
+        with pyarrow.parquet.ParquetFile(path if is_plain else io.BytesIO(read_bytes(path))) as parquet:
+            names = found_columns(parquet.schema_arrow.names, names, str(path))
+            wanted = dict.fromkeys(name for name in vars(names).values() if name is not None)
+            columns = parquet.read(columns=list(wanted))
         # pandas' own notes would make an index of a column that was one.
         table = columns.to_pandas(ignore_metadata=True)
     except (pyarrow.ArrowException, OSError) as error:
@@ -171,17 +171,21 @@ def _read_recbole(source: TextSource, names: ColumnNames) -> tuple[str, pd.DataF
             f"{source.at()}: RecBole's header must be fields such as 'user_id:token', separated by TABs, got"
             f" {source.header[:80]!r}. Set data.format to what the file is, or leave it out."
         )
-    table = read_typed_table(source)
+    table = typed_table(source)
     # Titles of this family stand in a file of their own.
     in_events = replace(names, title=None)
-    if f"{names.item}_list" in table:
+    list_column = f"{names.item}_list"
+    if list_column in table.columns:
         # Users and last items, checked by line; the list itself may be empty.
-        last = standard_interactions(table, replace(in_events, timestamp=None, rating=None), source.rows)
-        lists = table[f"{names.item}_list"].fillna("") + " " + last["item_id"].to_numpy()
-        users, first = last["user_id"].tolist(), source.first_line + 1
-        frame = events_of_lists(source.path, users, [items.split() for items in lists], first)
+        last = replace(in_events, timestamp=None, rating=None)
+        found = found_columns(table.columns, last, str(source.path))
+        standard_interactions(table.read([found.user, found.item]), found, source.rows)
+        lists = UserLists.of_rows(table.blocks(), found.user, list_column, found.item)
+        frame = events_of_lists(source.path, lists, source.first_line + 1)
         return "RecBole, one user per line", with_recbole_titles(frame, source.path, names)
-    frame = standard_interactions(table, in_events, source.rows)
+    found = found_columns(table.columns, in_events, str(source.path))
+    wanted = [name for name in vars(found).values() if name is not None]
+    frame = standard_interactions(table.read(wanted), found, source.rows)
     return _with_columns("RecBole, one event per line", with_recbole_titles(frame, source.path, names))
 
 

@@ -1,15 +1,13 @@
-"""Files as streams, decompressed; text: decoded, line ends made alike, and cut into cells without losing a line."""
+"""Files as streams, decompressed; text: decoded, its line ends made alike, some whole lines at a time."""
 
+import codecs
 import contextlib
-import csv
 import io
 import re
-import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import pyarrow
 from isal import igzip, isal_zlib
 
@@ -19,27 +17,25 @@ from slmrec_core.errors import DataError
 READ_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, isal_zlib.error)  # type: ignore[assignment]
 """What opening and reading a file raise: it is not there, is cut short, or is damaged inside."""
 NUMBER = re.compile(r"[-+]?\d+(\.\d+)?")
-TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
-"""Of RecBole's headers."""
+_BLOCK_BYTES = 2**20
 _GZIP_MAGIC = b"\x1f\x8b"
 _ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+# -sig: spreadsheets put a byte-order mark before the first column's name.
+_UTF_8 = "utf-8-sig"
 _FIRST_CHARACTER = re.compile(r"^[^\S\n]*[^\s#]", re.MULTILINE)
 """Of a line that is neither blank nor a comment."""
 
 
 @dataclass(frozen=True)
 class TextSource:
-    """Text of a file from its first line that says something."""
+    """Text of a file from its first line that says something; it is read anew, block by block, by who asks for it."""
 
     path: Path
-    text: str
+    header: str
+    """That line."""
     first_line: int
-    """Number of that line in the file."""
-
-    @property
-    def header(self) -> str:
-        """The first line."""
-        return self.text.split("\n", 1)[0]
+    """Its number in the file."""
+    encoding: str = _UTF_8
 
     @property
     def rows(self) -> RowNames:
@@ -47,8 +43,23 @@ class TextSource:
         return RowNames(str(self.path), first=self.first_line + 1)
 
     def at(self, position: int = 0) -> str:
-        """How errors call the line at a position of the text."""
+        """How errors call the line at a position, 0 = the first one."""
         return f"{self.path}, line {self.first_line + position}"
+
+    def blocks(self) -> Iterator[tuple[int, str]]:
+        """Position of a block's first line, and whole lines, each with its end; blank ones at the end are left out.
+
+        Raises:
+            DataError: The file cannot be read to its end, or is not text.
+        """
+        num_above, position = self.first_line - 1, 0
+        for block in _whole_lines(_decoded(self.path, self.encoding)):
+            if num_above:
+                *above, block = block.split("\n", num_above)
+                num_above -= len(above)
+            if block:
+                yield position, block
+                position += block.count("\n")
 
 
 @contextlib.contextmanager
@@ -81,114 +92,94 @@ def read_bytes(path: Path, at_most: int | None = None) -> bytes:
     return content
 
 
-def decode(path: Path, content: bytes, other_encoding: str | None = None) -> TextSource:
-    """The text behind a file's content, without comments and blank lines above and below.
+def open_text(path: Path, other_encoding: str | None = None) -> TextSource:
+    """The text of a file, without comments and blank lines above and blank lines below.
 
     Args:
-        path: Of the file, for errors.
-        content: All of it.
-        other_encoding: Of content that is not UTF-8, one that takes every byte; None = such content is refused.
+        path: Of the file.
+        other_encoding: Of a file that is not UTF-8, one that takes every byte; None = such a file is refused.
 
     Raises:
-        DataError: It is empty, not UTF-8, or holds nothing but comments.
+        DataError: It cannot be read, is empty, not UTF-8, or holds nothing but comments.
     """
-    if not content.strip():
-        raise DataError(f"{path}: the file is empty, got {len(content)} bytes. Name a file with interactions.")
+    encoding = _UTF_8 if other_encoding is None or _is_utf_8(path) else other_encoding
+    num_lines = 0
+    for block in _whole_lines(_decoded(path, encoding)):
+        if character := _FIRST_CHARACTER.search(block):
+            start = block.rfind("\n", 0, character.end()) + 1
+            header = block[start : block.index("\n", start)]
+            return TextSource(path, header, num_lines + block.count("\n", 0, start) + 1, encoding)
+        num_lines += block.count("\n")
+    if num_lines:
+        raise DataError(f"{path}: no line holds interactions, got {num_lines} lines of comments. Name another file.")
+    raise DataError(f"{path}: the file is empty, got {path.stat().st_size} bytes. Name a file with interactions.")
+
+
+def _is_utf_8(path: Path) -> bool:
+    decoder = codecs.getincrementaldecoder(_UTF_8)()
     try:
-        # -sig: spreadsheets put a byte-order mark before the first column's name.
-        text = content.decode("utf-8-sig")
+        with opened(path) as file:
+            while read := file.read(_BLOCK_BYTES):
+                decoder.decode(read)
+            decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        return False
+    except READ_FAULTS as error:
+        raise DataError(f"{path}: cannot be read, got {error}. Fetch the file again, or pack it again.") from error
+    return True
+
+
+def _decoded(path: Path, encoding: str) -> Iterator[str]:
+    """Pieces of a file's text in which every line ends with a newline.
+
+    Raises:
+        DataError: It cannot be read to its end, or is not text of this encoding.
+    """
+    decoder, newlines = codecs.getincrementaldecoder(encoding)(), io.IncrementalNewlineDecoder(None, translate=True)
+    line, is_end = 1, False
+    try:
+        with opened(path) as file:
+            while not is_end:
+                is_end = not (read := file.read(_BLOCK_BYTES))
+                piece = newlines.decode(decoder.decode(read, is_end), is_end)
+                if (zero := piece.find("\0")) >= 0:
+                    line += piece.count("\n", 0, zero)
+                    raise DataError(
+                        f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file."
+                    )
+                line += piece.count("\n")
+                yield piece
     except UnicodeDecodeError as error:
-        if other_encoding is None:
-            line = content.count(b"\n", 0, error.start) + 1
-            raise DataError(
-                f"{path}, line {line}: not UTF-8 text, got byte {content[error.start]:#04x}."
-                " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
-            ) from error
-        text = content.decode(other_encoding)
-    if (position := text.find("\0")) >= 0:
-        line = text.count("\n", 0, position) + 1
-        raise DataError(f"{path}, line {line}: binary content, got a zero byte. Name a text or parquet file.")
-    text = text.replace("\r\n", "\n").replace("\r", "\n")
-    # Blank lines at the end mean nothing, nor do they at the top; in between they are reported as rows without ids.
-    end = text.find("\n", len(text.rstrip()))
-    end = end if end >= 0 else len(text)
-    if (character := _FIRST_CHARACTER.search(text)) is None:
-        count = text.count("\n", 0, end) + 1
-        raise DataError(f"{path}: no line holds interactions, got {count} lines of comments. Name another file.")
-    start = text.rfind("\n", 0, character.end()) + 1
-    return TextSource(path, text[start:end], text.count("\n", 0, start) + 1)
-
-
-def read_quoted_table(source: TextSource, separator: str) -> pd.DataFrame:
-    """A table in which a cell may be quoted, but must end on its line: one that does not would swallow events.
-
-    Raises:
-        DataError: A quoted cell does not, outside TAB files, or a line has more cells than the header.
-    """
-    if (position := _unclosed_line(source.text, separator)) is None:
-        return read_table(source, separator, quoted=True)
-    if separator == "\t":
-        # Files of this kind are often written without quoting: a title with a lone quotation mark is ordinary.
-        return read_table(source, separator, quoted=False)
-    line = source.text.split("\n")[position]
-    raise DataError(
-        f"{source.at(position)}: a quoted cell must end on its line, got {line[:80]!r}."
-        " Double a quotation mark that belongs to the text, and take line breaks out of cells."
-    )
-
-
-def _unclosed_line(text: str, separator: str) -> int | None:
-    """Position of the first line that ends inside a quoted cell; None = there is none."""
-    if '"' not in text:
-        return None
-    cell = rf'(?:"(?:[^"]|"")*+"[^{separator}]*+|[^"{separator}][^{separator}]*+)?+'
-    closed = re.compile(rf"{cell}(?:{separator}{cell})*+")
-    lines = enumerate(text.split("\n"))
-    return next((position for position, line in lines if '"' in line and not closed.fullmatch(line)), None)
-
-
-def read_typed_table(source: TextSource) -> pd.DataFrame:
-    """RecBole's table, whose header is `name:type`, by the names alone.
-
-    Raises:
-        DataError: A line has more cells than the header.
-    """
-    # RecBole does not quote: a title with a lone quotation mark is ordinary.
-    table = read_table(source, "\t", quoted=False)
-    return table.rename(columns=lambda column: str(column).rpartition(":")[0] or column)
-
-
-def read_table(source: TextSource, separator: str, quoted: bool, columns: list[str] | None = None) -> pd.DataFrame:
-    """Every cell as text, so that ids keep their leading zeros and an item called NA stays one.
-
-    Args:
-        source: Text.
-        separator: One character.
-        quoted: True = a cell may be quoted.
-        columns: Names of the columns, whose first line is a row like the others; None = the first line has them.
-
-    Raises:
-        DataError: A line has more cells than the header.
-    """
-    try:
-        with warnings.catch_warnings():
-            # pandas only warns when rows are longer than the header, and then cuts them.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
-                # StringIO takes four bytes a character.
-                io.BytesIO(source.text.encode()),
-                sep=separator,
-                names=columns,
-                header=None if columns else 0,
-                dtype=str,
-                keep_default_na=False,
-                index_col=False,
-                skip_blank_lines=False,
-                quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE,
-            )
-    except (pd.errors.ParserError, pd.errors.ParserWarning, pd.errors.EmptyDataError) as error:
-        counted = f" (counted from line {source.first_line})" if source.first_line > 1 else ""
+        line += newlines.decode(error.object[: error.start].decode(), True).count("\n")
         raise DataError(
-            f"{source.path}: not a table separated by {separator!r}, got {str(error).strip()!r}{counted}."
-            " Give every line as many fields as the first."
+            f"{path}, line {line}: not UTF-8 text, got byte {error.object[error.start]:#04x}."
+            " Convert it to UTF-8, or name a CSV, TSV, parquet or RecBole file."
         ) from error
+    except READ_FAULTS as error:
+        raise DataError(
+            f"{path}, line {line} or below: cannot be read, got {error}. Fetch the file again, or pack it again."
+        ) from error
+
+
+def _whole_lines(pieces: Iterable[str]) -> Iterator[str]:
+    """Pieces of a text, cut anew so that they end with a line's end; blank lines at the end are left out."""
+    # The last line that says something waits: what follows it may be blank to the end.
+    waiting: list[str] = []
+    has_end = False
+    for piece in pieces:
+        said = len(piece.rstrip())
+        if cut := piece.rfind("\n", 0, said) + 1:
+            yield "".join([*waiting, piece[:cut]])
+            waiting, has_end = [piece[cut:]], False
+        elif said and has_end:
+            text = "".join(waiting)
+            cut = text.rindex("\n") + 1
+            yield text[:cut]
+            waiting, has_end = [text[cut:], piece], False
+        else:
+            waiting.append(piece)
+        has_end |= "\n" in waiting[-1]
+    rest = "".join(waiting)
+    if rest.strip():
+        end = rest.find("\n", len(rest.rstrip()))
+        yield (rest if end < 0 else rest[:end]) + "\n"

@@ -16,7 +16,8 @@ import pandas as pd
 
 from slmrec_core.data.amazon_metadata import product_titles
 from slmrec_core.data.columns import ColumnNames, found_columns
-from slmrec_core.data.text_files import TextSource, decode, read_bytes, read_quoted_table, read_typed_table
+from slmrec_core.data.text_files import TextSource, open_text
+from slmrec_core.data.text_tables import quoted_table, typed_table
 from slmrec_core.errors import DataError
 
 _RECBOLE_TITLES = ("movie_title", "title")
@@ -76,12 +77,13 @@ def with_recbole_titles(frame: pd.DataFrame, path: Path, names: ColumnNames) -> 
                 " Set data.title_column=null, or put the file there."
             )
         return frame
-    table = read_typed_table(decode(items_path, read_bytes(items_path)))
-    title = names.title or next((column for column in _RECBOLE_TITLES if column in table), None)
+    table = typed_table(open_text(items_path))
+    title = names.title or next((column for column in _RECBOLE_TITLES if column in table.columns), None)
     item = found_columns(table.columns, ColumnNames(names.item, names.item, None, title), str(items_path)).item
     if title is None:
         return frame
-    return _joined(frame, table[item], table[title])
+    items = table.read([item, title])
+    return _joined(frame, items[item], items[title])
 
 
 def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -93,17 +95,18 @@ def with_movie_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
     items_path = movie_file(path)
     if items_path is None:
         return frame
-    source = decode(items_path, read_bytes(items_path), other_encoding="latin-1")
+    source = open_text(items_path, other_encoding="latin-1")
     if separator := _HEADLESS_SEPARATORS.get(_uncompressed(items_path.name)):
         movies = _id_and_title(source, separator)
         return _joined(frame, movies["item"], movies["title"])
-    table = read_quoted_table(source, ",")
+    table = quoted_table(source, ",")
     if not {"movieId", "title"} <= set(table.columns):
         raise DataError(
             f"{source.at()}: MovieLens' movies must have columns movieId and title, got {source.header[:80]!r}."
             f" Take the file of the release that {path.name} is of, or move it away to read without titles."
         )
-    return _joined(frame, table["movieId"], table["title"])
+    movies = table.read(["movieId", "title"])
+    return _joined(frame, movies["movieId"], movies["title"])
 
 
 def with_product_titles(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
@@ -129,12 +132,13 @@ def _joined(frame: pd.DataFrame, items: pd.Series, titles: pd.Series) -> pd.Data
 def _id_and_title(source: TextSource, separator: str) -> pd.DataFrame:
     """The first two fields of each line; the others are genres and dates."""
     movies = []
-    for position, line in enumerate(source.text.split("\n")):
-        item, *others = line.split(separator)
-        if line.strip() and not others:
-            raise DataError(
-                f"{source.at(position)}: a movie must be `id{separator}title`, got {line[:80]!r}. Mend or remove the"
-                " line."
-            )
-        movies += [(item, others[0])] if others else []
+    for start, block in source.blocks():
+        for position, line in enumerate(block.split("\n"), start):
+            item, *others = line.split(separator)
+            if line.strip() and not others:
+                raise DataError(
+                    f"{source.at(position)}: a movie must be `id{separator}title`, got {line[:80]!r}. Mend or remove"
+                    " the line."
+                )
+            movies += [(item, others[0])] if others else []
     return pd.DataFrame(movies, columns=["item", "title"])

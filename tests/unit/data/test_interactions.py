@@ -277,8 +277,11 @@ def test_line_ends_of_every_system_are_line_ends(tmp_path: Path, end: str) -> No
         ("user_id,item_id,timestamp\nu,i,1\nu,i,inf\n", "line 3: column 'timestamp' .* got 'inf'"),
         ("user_id,item_id,timestamp\nu,i,1\nu,i,soon\n", "line 3: column 'timestamp' .* got 'soon'"),
         ("user_id,item_id,timestamp\nu,i,2020-01-01\nu,i,06 17\n", "line 3: column 'timestamp' .* got '06 17'"),
-        ("user_id,item_id,timestamp\nu,i,1\nu,i,1,2\n", "not a table separated by ','.* line 3"),
-        ("user_id,item_id,timestamp\nu,i,1,2\nu,i,1,2\n", "not a table separated by ','"),
+        (
+            "user_id,item_id,timestamp\nu,i,1\nu,i,1,2\n",
+            "line 3: more fields separated by ',' than the first line has, got 'u,i,1,2'",
+        ),
+        ("user_id,item_id,timestamp\nu,i,1,2\nu,i,1,2\n", "line 2: more fields separated by ','"),
         ("1 2 3\n4\n", "line 2: a user without items, got '4'"),
         ("user_id:token\titem_id_list:token_seq\titem_id:token\n0\t1 2\t3\n1\t1\t\n", "line 3: column 'item_id' must"),
         ("user_id:token\titem_id_list:token_seq\titem_id:token\n0\t1 2\t3\n1\t1\n", "line 3: column 'item_id' must"),
