@@ -59,6 +59,15 @@ class TrialFailedError(RunError):
     """A trial of a sweep that ended with an error."""
 
 
+_LONGEST_SHOWN = 80
+
+
+def shown(value: object) -> str:
+    """A value as a message has it: its `repr`, cut where it is long, for a cell may have millions of characters."""
+    text = repr(value)
+    return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str:
     """`Did you mean 'x'?` for the known name closest to `name`, or the sorted list of all known names."""
     names = sorted(known)

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Shaped
 
-from slmrec_core.errors import DataError, nearest_name
+from slmrec_core.errors import DataError, nearest_name, shown
 
 _FIRST_INEXACT = 2.0**53
 """From here on float64 skips whole numbers."""
@@ -66,12 +66,12 @@ def found_columns(columns: Iterable[object], names: ColumnNames, source: str) ->
     for role, column in vars(names).items():
         if column is None or column in present:
             continue
-        shown = ", ".join(map(repr, present[:_SHOWN_COLUMNS])) + (", …" if len(present) > _SHOWN_COLUMNS else "")
+        listed = ", ".join(map(shown, present[:_SHOWN_COLUMNS])) + (", …" if len(present) > _SHOWN_COLUMNS else "")
         nearest = nearest_name(column, present)
         suggestion = f" {nearest}" if nearest.startswith("Did you mean") else ""
         without = _WITHOUT.get(role, "")
         raise DataError(
-            f"{source}: no {role} column {column!r}, got columns {shown}.{suggestion}"
+            f"{source}: no {role} column {column!r}, got columns {listed}.{suggestion}"
             f" Name it with `--set data.{role}_column=NAME` ({role}_column= in Python, --{role}-column in inspect)"
             f"{without}."
         )
@@ -91,6 +91,8 @@ def standard_interactions(raw: pd.DataFrame, names: ColumnNames, rows: RowNames)
     names = found_columns(raw.columns, names, rows.source)
     if raw.empty:
         raise DataError(f"{rows.source}: no interactions, got 0 rows. Use a file with at least one event.")
+    for name in filter(None, vars(names).values()):
+        _refuse(_is_no_scalar(raw[name]), raw[name], rows, "text or a number")
     frame = pd.DataFrame({"user_id": _ids(raw[names.user], rows), "item_id": _ids(raw[names.item], rows)})
     if names.timestamp is None:
         frame["timestamp"] = frame.groupby("user_id", sort=False).cumcount().to_numpy(dtype=np.int64)
@@ -110,11 +112,30 @@ def _refuse(is_bad: Bool[np.ndarray, " rows"], column: pd.Series, rows: RowNames
     if not is_bad.any():
         return
     first = int(is_bad.argmax())
+    value = column.iloc[first]
+    # NumPy's own numbers call themselves np.float64(nan).
+    value = value.item() if isinstance(value, np.generic) else value
     others = f" ({int(is_bad.sum())} such rows)" if is_bad.sum() > 1 else ""
     raise DataError(
-        f"{rows(first)}: column {str(column.name)!r} must hold {wanted}, got {column.iloc[first]!r}{others}."
+        f"{rows(first)}: column {str(column.name)!r} must hold {wanted}, got {shown(value)}{others}."
         " Fill it in or remove the row."
     )
+
+
+def _is_no_scalar(column: pd.Series) -> Bool[np.ndarray, " rows"]:
+    """True = a list, a struct or bytes that are no text, as parquet files and callers' tables may hold."""
+    if column.dtype != object:
+        return np.zeros(len(column), dtype=bool)
+    return np.array([_has_parts(value) for value in column], dtype=bool)
+
+
+def _has_parts(value: object) -> bool:
+    if isinstance(value, bytes):
+        try:
+            value = value.decode()
+        except UnicodeDecodeError:
+            return True
+    return isinstance(value, Iterable) and not isinstance(value, str)
 
 
 def _is_missing(column: pd.Series) -> Bool[np.ndarray, " rows"]:
@@ -162,6 +183,8 @@ def _ratings(column: pd.Series, rows: RowNames) -> Float64[np.ndarray, " rows"]:
 
 
 def _unix_seconds(dates: pd.Series) -> Shaped[np.ndarray, " rows"]:
-    seconds = ((dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
+    # In the unit of the dates: nanoseconds end with the year 2262.
+    epoch = pd.Timestamp(0, tz="UTC").as_unit(dates.dt.unit)
+    seconds = ((dates - epoch) / pd.Timedelta(seconds=1)).to_numpy(dtype=np.float64)
     whole = seconds.astype(np.int64)
     return whole if (whole == seconds).all() else seconds

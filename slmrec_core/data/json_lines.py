@@ -19,7 +19,7 @@ import pyarrow.json
 
 from slmrec_core.data.columns import ColumnNames, RowNames, found_columns, standard_interactions
 from slmrec_core.data.text_files import READ_FAULTS, opened
-from slmrec_core.errors import DataError
+from slmrec_core.errors import DataError, shown
 
 _BLOCK_BYTES = 4 * 2**20
 _BLOCKS_AHEAD = 2
@@ -55,7 +55,8 @@ def read_json_fields(
         schema_of: The wanted fields and their kinds, from where the first object stands and that object.
 
     Raises:
-        DataError: The file ends too early, a line is not one object, or a field is of another kind than in the schema.
+        DataError: The file is empty or ends too early, a line is not one object, or a field is of another kind than in
+            the schema.
     """
     tables: list[pyarrow.Table] = []
     line = first_line = 1
@@ -80,6 +81,8 @@ def read_json_fields(
         raise DataError(
             f"{path}, line {line} or below: cannot be read, got {error}. Fetch the file again, or pack it again."
         ) from error
+    if not tables:
+        raise DataError(f"{path}: the file is empty, got no object. Name a file with one JSON object per line.")
     return pyarrow.concat_tables(tables), first_line
 
 
@@ -118,8 +121,8 @@ def _event_schema(where: str, first: dict[str, object], names: ColumnNames) -> p
     for name in filter(None, (names.user, names.item, names.timestamp, names.rating)):
         if type(first[name]) not in _KINDS:
             raise DataError(
-                f"{where}: field {name!r} must hold text or a number, got {first[name]!r}. Name another field, or mend"
-                " the line."
+                f"{where}: field {name!r} must hold text or a number, got {shown(first[name])}. Name another field, or"
+                " mend the line."
             )
         fields[name] = _KINDS[type(first[name])]
     if names.rating is not None and fields[names.rating] == pyarrow.int64():
@@ -169,10 +172,10 @@ def _parsed(block: memoryview, schema: pyarrow.Schema) -> pyarrow.Table:
 
 
 def _not_an_object(where: str, text: bytes, reason: ValueError) -> str:
-    shown = text[:80].decode(errors="replace").rstrip()
-    # A row of a block says nothing to who sees a file.
-    why = re.sub(r" in row \d+$", "", str(reason))
+    line = text[:80].decode(errors="replace").rstrip()
+    # A row of a block says nothing to who sees a file, and a number may have millions of digits.
+    why = re.sub(r" in row \d+$", "", str(reason))[:200]
     return (
-        f"{where}: must be one JSON object with fields of the same kind as on the first line, got {shown!r} ({why})."
+        f"{where}: must be one JSON object with fields of the same kind as on the first line, got {line!r} ({why})."
         " Mend or remove the line."
     )

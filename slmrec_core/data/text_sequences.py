@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
 from slmrec_core.data.text_files import NUMBER, TextSource
 from slmrec_core.data.text_tables import TYPED_FIELD
-from slmrec_core.errors import DataError
+from slmrec_core.errors import DataError, shown
 
 _USER_NAMES = ("user", "users", "user_id", "userid", "uid", "session", "session_id")
 """First words that are a column's name, never a user."""
@@ -86,7 +86,7 @@ def events_of_lists(path: Path, lists: UserLists, first_line: int) -> pd.DataFra
         line = int(repeated.to_numpy().argmax())
         user = lists.users[line]
         raise DataError(
-            f"{path}, line {first_line + line}: one user per line was expected, got user {user!r} again (first"
+            f"{path}, line {first_line + line}: one user per line was expected, got user {shown(user)} again (first"
             f" on line {first_line + int((lists.users == user).to_numpy().argmax())}). Merge the lines, or if each line"
             " is one event, put a header with column names above it and separate the fields by commas or TABs."
         )
@@ -107,7 +107,7 @@ def _checked(source: TextSource, form: Literal["pairs", "lists"] | None) -> Iter
         for position, fields in lines:
             if len(fields) == 1:
                 raise DataError(
-                    f"{source.at(position)}: a user without items, got {fields[0]!r}."
+                    f"{source.at(position)}: a user without items, got {shown(fields[0])}."
                     " Remove the line; a table needs a header that names its columns."
                 )
             if form == "pairs" and len(fields) > 2:

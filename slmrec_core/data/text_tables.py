@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from slmrec_core.data.text_files import TextSource
-from slmrec_core.errors import DataError
+from slmrec_core.errors import DataError, shown
 
 TYPED_FIELD = re.compile(r"[^:\t]+:(token|float)(_seq)?")
 """Of RecBole's headers."""
@@ -125,7 +125,7 @@ def typed_table(source: TextSource) -> TextTable:
     columns = [field.rpartition(":")[0] or field for field in source.header.split("\t")]
     if twice := [name for name in columns if columns.count(name) > 1]:
         raise DataError(
-            f"{source.at()}: every column must have a name of its own, got {twice[0]!r} twice. Rename one of them."
+            f"{source.at()}: every column must have a name of its own, got {shown(twice[0])} twice. Rename one of them."
         )
     return TextTable(source, "\t", columns)
 

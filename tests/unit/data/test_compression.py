@@ -5,19 +5,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
 import pytest
 
 from slmrec_core.data import DataConfig, load_interactions, source_fingerprint
 from slmrec_core.errors import DataError
-
-
-def zstd(content: bytes) -> bytes:
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    return bytes(sink.getvalue())
-
+from tests.packing import zstd
 
 Compress = Callable[[bytes], bytes]
 by_both = pytest.mark.parametrize(

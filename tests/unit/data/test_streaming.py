@@ -1,13 +1,11 @@
 """Text is read block by block: equal results whatever the block, and memory for what is kept and no more."""
 
-import gzip
 import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pandas as pd
-import pyarrow
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -15,6 +13,7 @@ from hypothesis import strategies as st
 from slmrec_core.data import load_interactions, text_files
 from slmrec_core.data.text_files import open_text
 from slmrec_core.errors import DataError
+from tests.packing import COMPRESS
 
 HEADERS = (
     "user_id,item_id,timestamp\n",
@@ -41,16 +40,6 @@ ends = st.sampled_from(("\n", "\r\n", "\r", "\n\n", " \n"))
 bodies = st.lists(st.tuples(st.one_of(rows.map("\n".join), noise), ends), max_size=5).map(
     lambda parts: "".join(text + end for text, end in parts)
 )
-
-
-def zstd(content: bytes) -> bytes:
-    sink = pyarrow.BufferOutputStream()
-    with pyarrow.CompressedOutputStream(sink, "zstd") as stream:
-        stream.write(content)
-    return bytes(sink.getvalue())
-
-
-COMPRESS = {"plain": bytes, "gzip": lambda content: gzip.compress(content, compresslevel=1), "zstd": zstd}
 
 
 def outcome(path: Path) -> object:
