@@ -23,6 +23,7 @@ from slmrec_core.models.sasrec import SASRec
 
 FORMAT_VERSION = 3
 _BEFORE_WEIGHT_FORMATS = 2
+_PLACES = ("model", "artifacts/model")
 WEIGHTS = "model.safetensors"
 _CONFIG, _ITEMS = "config.json", "items.json"
 
@@ -64,6 +65,13 @@ def write_model(folder: Path, model: StoredModel) -> None:
     finally:
         for file in fresh.values():
             file.unlink(missing_ok=True)
+
+
+def model_folder(folder: Path) -> Path:
+    """The model directory behind a folder: itself, or the one inside a stage (`model/`) or a logged model of MLflow
+    (`artifacts/model/`)."""
+    places = (folder, *(folder / place for place in _PLACES))
+    return next((place for place in places if (place / _CONFIG).is_file()), folder)
 
 
 def read_model(folder: Path) -> StoredModel:
@@ -118,7 +126,7 @@ def weights_sha256(folder: Path) -> str:
         CheckpointError: There is no model directory.
     """
     try:
-        return str(json.loads((folder / _CONFIG).read_text(encoding="utf-8"))["files"][WEIGHTS])
+        return str(json.loads((model_folder(folder) / _CONFIG).read_text(encoding="utf-8"))["files"][WEIGHTS])
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise CheckpointError(
             f"model {folder}: must be a directory that save_pretrained wrote, got {error!r}. Mind the spelling."

@@ -16,7 +16,7 @@ from slmrec_core.catalogue import Catalogue
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets
-from slmrec_core.model_files import StoredModel, read_model, write_model
+from slmrec_core.model_files import StoredModel, model_folder, read_model, write_model
 from slmrec_core.models.hub import hub_faults
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec
@@ -251,7 +251,8 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
         """Reads what `save_pretrained` wrote; nothing is unpickled, no backbone is fetched.
 
         Args:
-            pretrained_model_name_or_path: A directory, else a repository of the hub.
+            pretrained_model_name_or_path: A directory, or a stage of a sweep or a logged model of MLflow that has one
+                inside; else a repository of the hub.
             options: For a repository: `revision`, `token`, `cache_dir` … of `huggingface_hub.snapshot_download`.
 
         Raises:
@@ -268,7 +269,7 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
                 raise CheckpointError(
                     f"model {name}: there is no such directory, and the hub gave none, got {error}. Mind the spelling."
                 ) from error
-        stored = read_model(folder)
+        stored = read_model(model_folder(folder))
         catalogue = stored.catalogue
         return cls(
             stored.network,

@@ -59,6 +59,14 @@ def test_a_saved_model_gives_the_same_scores(item_table: Tensor, tmp_path: Path,
     assert after.network.config == before.network.config
 
 
+@pytest.mark.parametrize("place", ["", "model", "artifacts/model"])
+def test_a_stage_or_a_logged_model_loads_as_the_model_in_it(item_table: Tensor, tmp_path: Path, place: str) -> None:
+    before = llm(item_table)
+    before.save_pretrained(tmp_path / place)
+    after = Recommender.from_pretrained(tmp_path)
+    assert np.array_equal(after.recommend(HISTORIES).scores, before.recommend(HISTORIES).scores)
+
+
 @pytest.mark.parametrize("backbone", ["llama", "gpt2"])
 def test_a_merged_model_answers_as_before_without_an_operation_of_lora(
     item_table: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
