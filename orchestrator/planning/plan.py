@@ -24,7 +24,12 @@ from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
 
-_YOUNGER_THAN_ROWS: dict[str, object] = {"format": None}
+_YOUNGER_THAN_ROWS: dict[str, object] = {
+    "format": None,
+    "split": "leave_one_out",
+    "split_quantiles": [0.8, 0.9],
+    "split_times": None,
+}
 """Settings of the data that came after rows were kept, by the value under which all is as it was before: with it they
 are left out of the hash, so that those rows are found."""
 

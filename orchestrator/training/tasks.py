@@ -64,6 +64,7 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
         ties=config.ties,
         k_core=config.k_core,
         repeats=config.repeats,
+        time_split=config.time_split,
     )
     dataset.save(folder)
 
@@ -85,7 +86,7 @@ def build_sasrec(job: Job, folder: Path) -> None:
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
     reading = time.monotonic()
     (test,) = evaluator.rank_split(model, "test")
-    speed = dataset.num_users / (time.monotonic() - reading)
+    speed = len(test[0].ranks) / (time.monotonic() - reading)
     cost = Cost(time.monotonic() - started, speed, peak_memory_bytes(device))
     write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost)
 
@@ -101,7 +102,7 @@ def build_tested(job: Job, folder: Path) -> None:
     (test,) = evaluator.rank_split(recommender.network.to(device), "test")
     result = json.loads((trained / "result.json").read_text())
     result["metrics"] |= {name: value for ranking in test for name, value in ranking.metrics().items()}
-    result["users_per_second"] = dataset.num_users / (time.monotonic() - reading)
+    result["users_per_second"] = len(test[0].ranks) / (time.monotonic() - reading)
     result["seconds"] += time.monotonic() - started
     recommender.metadata["metrics"] = result["metrics"]
     recommender.save_pretrained(folder / "model")

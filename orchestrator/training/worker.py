@@ -123,7 +123,7 @@ def _final_rankings(
         return [*progress.best_rankings], None
     started = time.monotonic()
     (test,) = evaluator.rank_split(engine.objective.student, "test")
-    return [*progress.best_rankings, *test], evaluator.dataset.num_users / (time.monotonic() - started)
+    return [*progress.best_rankings, *test], len(test[0].ranks) / (time.monotonic() - started)
 
 
 def _whole_student(job: Job, progress: Progress) -> RecommenderModel:

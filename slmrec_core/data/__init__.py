@@ -10,11 +10,12 @@ from slmrec_core.data.batches import (
     training_batch,
     training_windows,
 )
-from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset, Split
+from slmrec_core.data.dataset import SequenceDataset
 from slmrec_core.data.inspection import Inspection, inspect_interactions
 from slmrec_core.data.interactions import NAMED_SETS, DataConfig, load_interactions, source_fingerprint
 from slmrec_core.data.negatives import num_candidates, sampled_candidates
 from slmrec_core.data.readers import FORMATS
+from slmrec_core.data.splits import EvaluationSplit, GlobalTimeSplit, Split
 from slmrec_core.data.synthetic import synthetic_interactions
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "NAMED_SETS",
     "DataConfig",
     "EvaluationSplit",
+    "GlobalTimeSplit",
     "Inspection",
     "SequenceDataset",
     "Split",

@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from jaxtyping import Int, Int64
 
-from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset
+from slmrec_core.data.dataset import SequenceDataset
+from slmrec_core.data.splits import EvaluationSplit
 from slmrec_core.errors import ConfigError
 from slmrec_core.structures import PAD_ITEM, SequenceBatch
 
@@ -73,7 +74,14 @@ def training_batch(
 def evaluation_batch(
     dataset: SequenceDataset, users: Int[np.ndarray, " batch"], split: EvaluationSplit, max_seq_len: int
 ) -> SequenceBatch:
-    """Each user's last `max_seq_len` items before the split's target, and that target at the last of them."""
+    """Each user's last `max_seq_len` items before the split's target, and that target at the last of them.
+
+    Args:
+        dataset: Where the events are.
+        users: Rows of the data set, among its `evaluated_users`.
+        split: Whose targets are read.
+        max_seq_len: Most inputs per user; older ones are cut off.
+    """
     ends = dataset.history_ends(split)[users]
     lengths = np.minimum(ends - dataset.offsets[users], _checked_length(max_seq_len))
     inputs, _ = _windows(dataset.events, ends - lengths, lengths)

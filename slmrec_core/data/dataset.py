@@ -1,41 +1,42 @@
-"""Users' sequences as three flat arrays, filtered, ordered by time and split by leave-one-out."""
+"""Users' sequences as three flat arrays, filtered, ordered by time and split: leave-one-out, or at a point in time."""
 
 import hashlib
 import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Int, Int32, Int64, Shaped
 
 from slmrec_core.data.filtering import KCore, Repeats, filtered_interactions
+from slmrec_core.data.splits import EvaluationSplit, GlobalTimeSplit, Split, fits, leave_one_out
 from slmrec_core.data.storage import read_tables, write_tables
+from slmrec_core.data.time_order import Ties, time_order
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
+from slmrec_core.structures import PAD_ITEM
 
-Split = Literal["train", "valid", "test"]
-EvaluationSplit = Literal["valid", "test"]
-Ties = Literal["input", "shuffled"]
-
-_EVENTS_AFTER_HISTORY: dict[Split, int] = {"train": 2, "valid": 2, "test": 1}
-_TIES_SEED = 20240528
-"""Fixed, so that every model meets the same order."""
+_CUTS = [f"{split}_history" for split in get_args(Split)]
+"""Columns of `cuts`, as they are stored."""
 _SHORTEST_USER = 3
 """One event of history, one to validate on, one to test on."""
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceDataset:
-    """Every user's items in time order, split by leave-one-out.
+    """Every user's items in time order, split by leave-one-out or at two moments (`GlobalTimeSplit`).
 
-    Of n events, `train` is the first n − 2, the target of `valid` is event n − 1 and the target of `test` is event n,
-    whose history includes the valid item.
+    Leave-one-out: of n events, `train` is the first n − 2, the target of `valid` is event n − 1 and the target of
+    `test` is event n, whose history includes the valid item.
 
     What leave-one-out leaks: the cut is made per user, not at one moment for all. A model that predicts an early
     user's last event has trained on later events of other users, and so on items and fashions that did not exist yet.
     Scores are comparable with the literature, which cuts the same way, and higher than a deployed model would reach.
+
+    A cut at two moments leaks nothing of this kind into the weights. What stays is the filter, which counts all events,
+    and the catalogue, which has items that nobody knew before the cut.
     """
 
     user_ids: Shaped[np.ndarray, " users"]
@@ -52,6 +53,8 @@ class SequenceDataset:
     """False = the order comes from positions in the file, so users cannot be compared in time."""
     dropped_users: int = 0
     """Users with too few events for the three parts, after the k-core."""
+    cuts: Int32[np.ndarray, "users 3"] | None = None
+    """Length of each user's history in train, valid and test, 0 = no target there; None = leave-one-out."""
 
     def __post_init__(self) -> None:
         self._check_shapes()
@@ -66,6 +69,7 @@ class SequenceDataset:
         ties: Ties = "input",
         k_core: KCore = "iterated",
         repeats: Repeats = "keep",
+        time_split: GlobalTimeSplit | None = None,
     ) -> "SequenceDataset":
         """Filter, order and number the events of `load_interactions`.
 
@@ -85,9 +89,10 @@ class SequenceDataset:
                 more (`once`), which may leave users below `min_user`.
             repeats: Events of an item that the user had before are kept (`keep`), or left out before the k-core
                 (`first`).
+            time_split: Where all users are cut; None = leave-one-out.
 
         Raises:
-            DataError: A column or value is missing, or nothing is left.
+            DataError: A column or value is missing, or nothing is left, or a part of it; there are no times to cut at.
             ConfigError: `min_events` is less than 3, or `k_core` or `repeats` unknown.
         """
         if min_events < _SHORTEST_USER:
@@ -95,8 +100,14 @@ class SequenceDataset:
                 f"min_events: leave-one-out needs at least {_SHORTEST_USER} events per user, got {min_events}."
                 f" Use {_SHORTEST_USER} or more."
             )
+        has_timestamps = bool(interactions.attrs.get("has_timestamps", True))
+        if time_split is not None and not has_timestamps:
+            raise DataError(
+                "data.split: a split at a point in time needs timestamps, got events without."
+                " Use data.split=leave_one_out."
+            )
         kept = filtered_interactions(interactions, min_user, min_item, min_events, k_core, repeats)
-        order = _time_order(kept.users, kept.timestamps, ties)
+        order = time_order(kept.users, kept.timestamps, ties)
         titles = None
         if kept.titles is not None:
             _, first_rows = np.unique(kept.items, return_index=True)
@@ -107,8 +118,9 @@ class SequenceDataset:
             titles=titles,
             events=kept.items[order] + 1,
             offsets=_offsets(np.bincount(kept.users)),
-            has_timestamps=bool(interactions.attrs.get("has_timestamps", True)),
+            has_timestamps=has_timestamps,
             dropped_users=kept.dropped_users,
+            cuts=None if time_split is None else time_split.cuts(kept.users, kept.timestamps),
         )
 
     @property
@@ -140,9 +152,9 @@ class SequenceDataset:
     @cached_property
     def train_counts(self) -> Int64[np.ndarray, " items_and_padding"]:
         """Training events of each item, 0 at index 0."""
-        size, ends = self.num_items + 1, self.history_ends("train")
-        held_out = np.concatenate([self.events[ends], self.events[ends + 1]])
-        counts: np.ndarray = np.bincount(self.events, minlength=size) - np.bincount(held_out, minlength=size)
+        ends = np.repeat(self.history_ends("train"), np.diff(self.offsets))
+        trained = self.events[np.arange(self.num_events) < ends]
+        counts: np.ndarray = np.bincount(trained, minlength=self.num_items + 1)
         return counts
 
     @cached_property
@@ -153,7 +165,23 @@ class SequenceDataset:
             digest.update(json.dumps(ids.tolist()).encode())
         digest.update(self.events.astype("<i4").tobytes())
         digest.update(self.offsets.astype("<i8").tobytes())
+        if self.cuts is not None:
+            digest.update(self.cuts.astype("<i4").tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def _history_lengths(self) -> Int[np.ndarray, "users 3"]:
+        return leave_one_out(np.diff(self.offsets)) if self.cuts is None else self.cuts
+
+    def history_lengths(self, split: Split) -> Int64[np.ndarray, " users"]:
+        """Events in each user's history of `split`; 0 = the user is not asked there (train: has no event).
+
+        Raises:
+            ConfigError: Unknown split.
+        """
+        if split not in get_args(Split):
+            raise ConfigError(f"split: unknown, got {split!r}. Use one of {', '.join(get_args(Split))}.")
+        return self._history_lengths[:, get_args(Split).index(split)].astype(np.int64)
 
     def history_ends(self, split: Split) -> Int64[np.ndarray, " users"]:
         """Where each user's history of `split` ends in `events`, exclusive; for valid and test, where the target is.
@@ -161,29 +189,27 @@ class SequenceDataset:
         Raises:
             ConfigError: Unknown split.
         """
-        if split not in _EVENTS_AFTER_HISTORY:
-            raise ConfigError(f"split: unknown, got {split!r}. Use one of {', '.join(get_args(Split))}.")
-        ends: Int64[np.ndarray, " users"] = self.offsets[1:] - _EVENTS_AFTER_HISTORY[split]
+        ends: Int64[np.ndarray, " users"] = self.offsets[:-1] + self.history_lengths(split)
         return ends
 
-    def history_lengths(self, split: Split) -> Int64[np.ndarray, " users"]:
-        """Events in each user's history of `split`, at least 1."""
-        lengths: Int64[np.ndarray, " users"] = self.history_ends(split) - self.offsets[:-1]
-        return lengths
+    def evaluated_users(self, split: EvaluationSplit) -> Int64[np.ndarray, " asked"]:
+        """Users with a target in `split`, ascending: all of them with leave-one-out."""
+        return np.flatnonzero(self.history_lengths(split))
 
     def history(self, user: int, split: Split) -> Int32[np.ndarray, " history"]:
-        """What a model may read of row `user`; train and valid have the same history, test one item more."""
+        """What a model may read of row `user`: the same for train and valid, and for test more, with leave-one-out."""
         return self.events[self.offsets[user] : self.history_ends(split)[user]]
 
     def targets(self, split: EvaluationSplit) -> Int32[np.ndarray, " users"]:
-        """Each user's item to predict in `split`.
+        """Each user's item to predict in `split`; `PAD_ITEM` for one who is not asked there.
 
         Raises:
             ConfigError: `train`, which has a target at every position, or an unknown split.
         """
         if split not in get_args(EvaluationSplit):
             raise ConfigError(f"targets: only valid and test have one target per user, got {split!r}. Use one of them.")
-        targets: Int32[np.ndarray, " users"] = self.events[self.history_ends(split)]
+        is_asked = self.history_lengths(split) > 0
+        targets: Int32[np.ndarray, " users"] = np.where(is_asked, self.events[self.history_ends(split)], PAD_ITEM)
         return targets
 
     def save(self, directory: Path) -> None:
@@ -192,8 +218,11 @@ class SequenceDataset:
         items = pd.DataFrame({"item_id": self.item_ids})
         if self.titles is not None:
             items["title"] = self.titles
+        users = pd.DataFrame({"user_id": self.user_ids, "num_events": lengths})
+        if self.cuts is not None:
+            users[_CUTS] = self.cuts
         tables = {
-            "users": pd.DataFrame({"user_id": self.user_ids, "num_events": lengths}),
+            "users": users,
             "items": items,
             "events": pd.DataFrame({"item": self.events}),
         }
@@ -222,6 +251,7 @@ class SequenceDataset:
                 offsets=_offsets(users["num_events"].to_numpy()),
                 has_timestamps=bool(header["has_timestamps"]),
                 dropped_users=int(str(header["dropped_users"])),
+                cuts=users[_CUTS].to_numpy(dtype=np.int32, copy=True) if _CUTS[0] in users else None,
             )
         except (KeyError, ValueError, TypeError) as error:
             raise CheckpointError(
@@ -246,25 +276,12 @@ class SequenceDataset:
             first_bad = f"items {self.events.min()} to {self.events.max()} of {self.num_items}"
         elif self.titles is not None and len(self.titles) != len(self.item_ids):
             first_bad = f"{len(self.titles)} titles for {len(self.item_ids)} items and padding"
+        elif self.cuts is not None and not fits(self.cuts, lengths):
+            first_bad = f"histories of up to {self.cuts.max(initial=0)} events for {len(self.cuts)} users"
         if first_bad:
             raise DataError(
                 f"SequenceDataset: the arrays contradict one another, got {first_bad}. Build it with from_interactions."
             )
-
-
-def _time_order(
-    users: Int32[np.ndarray, " events"], timestamps: Shaped[np.ndarray, " events"], ties: Ties
-) -> Int64[np.ndarray, " events"]:
-    """User after user, each in time order; events with equal timestamps stay in the order of their rows, or do not."""
-    if ties == "shuffled":
-        return np.lexsort((np.random.default_rng(_TIES_SEED).permutation(len(users)), timestamps, users))
-    earliest, latest = timestamps.min(), timestamps.max()
-    span = int(latest) - int(earliest) + 1
-    if timestamps.dtype != np.int64 or (int(users.max()) + 1) * span > np.iinfo(np.int64).max:
-        # Fractions, or nanoseconds of many users.
-        return np.lexsort((timestamps, users))
-    # One key sorts in half the time that two take.
-    return np.argsort(users * np.int64(span) + (timestamps - earliest), kind="stable")
 
 
 def _offsets(lengths: Int[np.ndarray, " users"]) -> Int64[np.ndarray, " users_and_end"]:

@@ -7,10 +7,11 @@ import pandas as pd
 from pydantic import FiniteFloat, PositiveInt, model_validator
 
 from slmrec_core.data.columns import ColumnNames
-from slmrec_core.data.dataset import Ties
 from slmrec_core.data.filtering import KCore, Repeats
 from slmrec_core.data.readers import FORMATS, read_interactions
+from slmrec_core.data.splits import GlobalTimeSplit, SplitRule
 from slmrec_core.data.synthetic import synthetic_fingerprint, synthetic_interactions
+from slmrec_core.data.time_order import Ties
 from slmrec_core.data.titles import item_file
 from slmrec_core.downloads import PinnedWheel, fetch_from_wheel, file_sha256
 from slmrec_core.errors import ConfigError, DataError, nearest_name
@@ -73,11 +74,36 @@ class DataConfig(FrozenConfig):
     those kept, and no more (the authors), which may leave users below `min_user`."""
     repeats: Repeats = "keep"
     """Events of an item that the user had before: `keep`, or leave out all but the `first`, before the k-core."""
+    split: SplitRule = "leave_one_out"
+    """`leave_one_out`: each user's last event is tested and the one before validated, as in the literature.
+    `global_time`: all users are cut at the same two moments, so that nothing is trained on that lies after a test."""
+    split_quantiles: tuple[float, float] = GlobalTimeSplit.quantiles
+    """With `global_time`, the shares of all kept events before valid and before test."""
+    split_times: tuple[int | float, int | float] | None = None
+    """With `global_time`, the moments where valid and test begin, in the unit of the timestamps (unix seconds for
+    dates), in place of `split_quantiles`; None = by those."""
+
+    @property
+    def time_split(self) -> GlobalTimeSplit | None:
+        """Where all users are cut; None = leave-one-out."""
+        return GlobalTimeSplit(self.split_quantiles, self.split_times) if self.split == "global_time" else None
 
     @model_validator(mode="after")
     def _check(self) -> "DataConfig":
         _require_three(self.user_column, self.item_column, self.timestamp_column)
         _require_format(self.format, self.path)
+        has_quantiles = self.split_quantiles != GlobalTimeSplit.quantiles
+        if self.time_split is None and (has_quantiles or self.split_times is not None):
+            name, value = ("quantiles", self.split_quantiles) if has_quantiles else ("times", self.split_times)
+            raise ConfigError(
+                f"data.split_{name}: belongs to data.split=global_time, got {value} with {self.split}."
+                " Set data.split=global_time, or leave it out."
+            )
+        if has_quantiles and self.split_times is not None:
+            raise ConfigError(
+                f"data.split_times: stands in place of data.split_quantiles, got {self.split_times} and"
+                f" {self.split_quantiles}. Leave one of them out."
+            )
         return self
 
 

@@ -3,7 +3,8 @@
 import numpy as np
 from jaxtyping import Int64
 
-from slmrec_core.data.dataset import EvaluationSplit, SequenceDataset
+from slmrec_core.data.dataset import SequenceDataset
+from slmrec_core.data.splits import EvaluationSplit
 from slmrec_core.structures import PAD_ITEM
 
 _SPLIT_SEEDS: dict[EvaluationSplit, int] = {"valid": 0, "test": 1}
@@ -26,8 +27,9 @@ def sampled_candidates(
         seed: Of the draw; not the seed of a training run.
 
     Returns:
-        Column 0 the target, then items absent from all three parts of the user's events, then `PAD_ITEM` where the
-        catalogue holds fewer than `num_negatives` of them. `num_candidates` counts what is real.
+        Column 0 the target (`PAD_ITEM` for a user without one), then items absent from all three parts of the user's
+        events, then `PAD_ITEM` where the catalogue holds fewer than `num_negatives` of them. `num_candidates` counts
+        what is real.
     """
     generator = np.random.default_rng((seed, _SPLIT_SEEDS[split]))
     candidates = np.full((dataset.num_users, 1 + num_negatives), PAD_ITEM, dtype=np.int64)

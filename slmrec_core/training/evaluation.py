@@ -30,7 +30,7 @@ _SELECTION_SEED = 20250424
 
 @dataclass(frozen=True)
 class Ranking:
-    """Ranks of users' targets in one split under one protocol: of all users, unless only some were asked for."""
+    """Ranks of users' targets in one split under one protocol: of all who have one, unless only some were asked for."""
 
     split: Split
     protocol: Literal["full", "sampled"]
@@ -44,13 +44,14 @@ class Ranking:
         return ranking_metrics(self.ranks, self.split if self.protocol == "full" else f"{self.split}_sampled")
 
     def frame(self, dataset: SequenceDataset) -> pd.DataFrame:
-        """One row per user, of all users: what every interval and paired test is computed from."""
+        """One row per user with a target, of all of them: what every interval and paired test is computed from."""
+        users = dataset.evaluated_users(self.split)
         return pd.DataFrame(
             {
-                "user_id": dataset.user_ids,
+                "user_id": dataset.user_ids[users],
                 "split": self.split,
                 "protocol": self.protocol,
-                "target_item": dataset.item_ids[dataset.targets(self.split)],
+                "target_item": dataset.item_ids[dataset.targets(self.split)[users]],
                 "rank": self.ranks,
                 "num_candidates": self.num_candidates,
             }
@@ -82,10 +83,10 @@ class Evaluator:
     @cached_property
     def selection(self) -> Int64[np.ndarray, " user"] | None:
         """The users that epochs are chosen by; None = all."""
-        size, total = self.config.selection_users, self.dataset.num_users
-        if size is None or size >= total:
+        size, users = self.config.selection_users, self.dataset.evaluated_users("valid")
+        if size is None or size >= len(users):
             return None
-        return np.sort(np.random.default_rng(_SELECTION_SEED).choice(total, size, replace=False))
+        return users[np.sort(np.random.default_rng(_SELECTION_SEED).choice(len(users), size, replace=False))]
 
     def rank_selection(self, model: nn.Module) -> list[Ranking]:
         """`valid` by protocol, for the users that epochs are chosen by; raises what `rank_split` raises."""
@@ -104,12 +105,12 @@ class Evaluator:
             model: Put into eval mode meanwhile.
             split: Whose targets are ranked.
             readouts: None = one, the model's own head.
-            users: Their indices; None = all.
+            users: Their indices; None = all who have a target.
 
         Raises:
             DivergedError: A score is NaN.
         """
-        read, asked = readouts or own_head(model), np.arange(self.dataset.num_users) if users is None else users
+        read, asked = readouts or own_head(model), self.dataset.evaluated_users(split) if users is None else users
         protocols = self.config.protocols
         counted: Tensor | None = None
         was_training = model.training

@@ -72,6 +72,14 @@ def test_data_are_read_and_filtered_as_the_settings_say(tmp_path: Path) -> None:
     assert dataset.item_ids[dataset.events].tolist() == list("abaab")
 
 
+def test_data_are_cut_at_the_moments_of_the_settings(tmp_path: Path) -> None:
+    experiment = resolve({"data.path": "synthetic", "data.split": "global_time", "data.split_quantiles": [0.5, 0.7]})
+    build_data(experiment, tmp_path)
+    dataset = SequenceDataset.load(tmp_path)
+    trained = dataset.history_lengths("train").sum() / dataset.num_events
+    assert 0.4 < trained <= 0.5
+
+
 def terms(job: Job) -> dict[str, float]:
     """Of the first users, in eval mode."""
     experiment = experiment_of(job)
@@ -87,9 +95,11 @@ def storage(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("storage")
 
 
-def test_stored_states_are_the_live_teacher(storage: Path) -> None:
-    stored = terms(built(storage))
-    live = terms(built(storage, **{"distillation.teacher_states": "recompute"}))
+@pytest.mark.parametrize("split", ["leave_one_out", "global_time"])
+def test_stored_states_are_the_live_teacher(storage: Path, split: str) -> None:
+    # Cut at a point in time, some users have nothing to train on.
+    stored = terms(built(storage, **{"data.split": split}))
+    live = terms(built(storage, **{"data.split": split, "distillation.teacher_states": "recompute"}))
     assert {"next_item", "cosine", "norm", "supervision", "logit"} <= stored.keys()
     # States are kept in bfloat16.
     assert stored == pytest.approx(live, rel=2e-2)
@@ -115,7 +125,7 @@ def test_the_teachers_cost_counts_its_training_and_one_pass_for_all_states(tmp_p
 
 
 def test_a_trained_row_says_what_it_held(storage: Path) -> None:
-    (table,) = (storage / "stages").glob("sasrec-*/result.json")
+    table = next((storage / "stages").glob("sasrec-*/result.json"))
     found = json.loads(table.read_text())
     # torch alone takes 100 MB.
     assert 10**8 < found["peak_memory_bytes"] < 10**11

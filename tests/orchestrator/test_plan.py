@@ -45,6 +45,7 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("data.min_rating", 3.0, BELOW_DATA),
     ("data.k_core", "once", BELOW_DATA),
     ("data.repeats", "first", BELOW_DATA),
+    ("data.split", "global_time", BELOW_DATA),
     ("seed", 1, BELOW_TABLE),
     ("max_seq_len", 20, BELOW_TABLE),
     ("item_table.network.item_dim", 32, BELOW_TABLE),
@@ -194,6 +195,14 @@ def test_the_format_of_the_data_counts_where_it_is_named(tmp_path: Path) -> None
     synthetic_interactions(num_users=6, num_items=6).to_csv(file, index=False)
     found, named = (plan_of(FINETUNE, base={"data.path": str(file), "data.format": name}) for name in (None, "csv"))
     assert stage_ids(found, "data") != stage_ids(named, "data")
+
+
+def test_the_moments_of_a_split_count_where_they_are_not_the_usual_ones() -> None:
+    in_time = {"data.split": "global_time"}
+    others = ({}, {"data.split_quantiles": [0.7, 0.9]}, {"data.split_times": [1_700_500_000, 1_701_000_000]})
+    found = [stage_ids(plan_of(FINETUNE, base=in_time | other), "data") for other in others]
+    assert len(set.union(*found)) == 3
+    assert stage_ids(plan_of(FINETUNE, base=in_time | {"data.split_quantiles": [0.8, 0.9]}), "data") == found[0]
 
 
 def test_rows_that_were_kept_before_a_setting_came_are_found() -> None:

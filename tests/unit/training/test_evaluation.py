@@ -9,7 +9,13 @@ from pydantic import ValidationError
 from torch import Tensor, nn
 from torch.testing import assert_close
 
-from slmrec_core.data import SequenceDataset, evaluation_batch
+from slmrec_core.data import (
+    EvaluationSplit,
+    GlobalTimeSplit,
+    SequenceDataset,
+    evaluation_batch,
+    synthetic_interactions,
+)
 from slmrec_core.errors import DivergedError
 from slmrec_core.models.recommender import table_scores
 from slmrec_core.structures import HiddenStates, SequenceBatch
@@ -180,6 +186,32 @@ def test_the_sample_that_epochs_are_chosen_by_is_fixed_and_never_larger_than_the
         assert evaluator(tiny_dataset, selection_users=size).selection is None
     (ranking,) = evaluator(tiny_dataset).rank_selection(Drawn())
     assert len(ranking.ranks) == tiny_dataset.num_users
+
+
+@pytest.mark.parametrize("split", ["valid", "test"])
+def test_only_users_with_a_target_are_ranked(split: EvaluationSplit) -> None:
+    frame = synthetic_interactions(num_users=24, num_items=12)
+    dataset = SequenceDataset.from_interactions(frame, 1, 1, time_split=GlobalTimeSplit((0.6, 0.8)))
+    asked = dataset.evaluated_users(split).tolist()
+    assert 0 < len(asked) < 24
+    model = Drawn()
+    full, sampled = evaluator(dataset, batch_size=7, protocols=("full", "sampled"), num_negatives=3).rank_split(
+        model, split
+    )[0]
+    for user, rank in zip(asked, full.ranks, strict=True):
+        history, target = dataset.history(user, split).tolist(), int(dataset.targets(split)[user])
+        scores = model.table[history[-1]].tolist()
+        rivals = set(range(1, 13)) - {target} - set(history)
+        assert rank == 1 + sum(scores[item] >= scores[target] for item in rivals)
+    for ranking in (full, sampled):
+        assert (ranking.ranks <= ranking.num_candidates).all()
+        table = ranking.frame(dataset)
+        assert table["user_id"].tolist() == dataset.user_ids[asked].tolist()
+        assert (table["target_item"] != "").all()
+    some = evaluator(dataset, selection_users=3)
+    assert some.selection is not None
+    assert set(some.selection) <= set(dataset.evaluated_users("valid"))
+    assert len(some.rank_selection(model)[0].ranks) == 3
 
 
 def test_evaluation_leaves_the_models_mode_and_no_gradient(tiny_dataset: SequenceDataset, item_table: Tensor) -> None:
