@@ -17,6 +17,8 @@ from slmrec_core.recommender import Recommender
 from slmrec_core.training.evaluation import Ranking
 from slmrec_core.training.loop import EpochRecord, Progress
 
+METRICS = "metrics.jsonl"
+
 
 @dataclass(frozen=True)
 class Cost:
@@ -35,12 +37,12 @@ class Cost:
 def write_records(folder: Path, records: Sequence[EpochRecord]) -> None:
     """Writes metrics.jsonl anew: after a resume it must hold what the checkpoint knows, no more."""
     text = "".join(json.dumps(asdict(record)) + "\n" for record in records)
-    (folder / "metrics.jsonl").write_text(text)
+    (folder / METRICS).write_text(text)
 
 
 def append_record(folder: Path, record: EpochRecord) -> None:
     """Adds a line to metrics.jsonl."""
-    with (folder / "metrics.jsonl").open("a") as stream:
+    with (folder / METRICS).open("a") as stream:
         stream.write(json.dumps(asdict(record)) + "\n")
 
 

@@ -13,7 +13,15 @@ from typing import Any
 import pandas as pd
 import torch
 
-from orchestrator.storage.payload import Cost, append_record, write_ranks, write_result, write_trained
+from orchestrator.storage.payload import (
+    METRICS,
+    Cost,
+    append_record,
+    write_ranks,
+    write_records,
+    write_result,
+    write_trained,
+)
 from orchestrator.training.assembly import experiment_of, inputs_of
 from orchestrator.training.job import Job
 from orchestrator.training.worker import quiet_libraries
@@ -26,7 +34,7 @@ from slmrec_core.model_files import WEIGHTS
 from slmrec_core.recommender import Recommender
 from slmrec_core.training.evaluation import Evaluator, Split
 from slmrec_core.training.item_table import train_sasrec
-from slmrec_core.training.loop import TrainingData
+from slmrec_core.training.loop import Progress, TrainingData
 from slmrec_core.training.probe import LayerProbe
 
 logger = logging.getLogger(__name__)
@@ -71,8 +79,16 @@ def build_data(experiment: ExperimentConfig, folder: Path) -> None:
 
 def build_sasrec(job: Job, folder: Path) -> None:
     """Trains SASRec: the item table, and a row of its own."""
-    started, device = time.monotonic(), task_device(job)
+    device = task_device(job)
     experiment, dataset = experiment_of(job), inputs_of(job).dataset()
+
+    def on_epoch(progress: Progress) -> None:
+        if (folder / METRICS).exists():
+            append_record(folder, progress.records[-1])
+        else:
+            # An earlier try, whose folder is gone, may have trained the first epochs.
+            write_records(folder, progress.records)
+
     model, progress = train_sasrec(
         dataset,
         experiment.item_table.network,
@@ -81,13 +97,15 @@ def build_sasrec(job: Job, folder: Path) -> None:
         experiment.max_seq_len,
         experiment.seed,
         device,
-        lambda progress: append_record(folder, progress.records[-1]),
+        on_epoch,
+        job.runs_folder / job.stage.stage_id,
     )
     evaluator = Evaluator(dataset, experiment.max_seq_len, experiment.evaluation, device)
     reading = time.monotonic()
     (test,) = evaluator.rank_split(model, "test")
     speed = len(test[0].ranks) / (time.monotonic() - reading)
-    cost = Cost(time.monotonic() - started, speed, peak_memory_bytes(device))
+    # Of the epochs, whichever try trained them.
+    cost = Cost(progress.seconds + time.monotonic() - reading, speed, peak_memory_bytes(device))
     write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost)
 
 
@@ -180,7 +198,7 @@ def build_compressed(job: Job, folder: Path) -> None:
     (valid,) = evaluator.rank_split(network, "valid")
     reading = time.monotonic()
     (test,) = evaluator.rank_split(network, "test")
-    speed = dataset.num_users / (time.monotonic() - reading)
+    speed = len(test[0].ranks) / (time.monotonic() - reading)
     rankings = [*valid, *test]
     metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
     recommender.metadata["metrics"] = metrics

@@ -1,5 +1,6 @@
 """Training over an engine, and full-catalogue ranking of a split."""
 
+from slmrec_core.training.checkpoint import load_checkpoint, save_checkpoint
 from slmrec_core.training.config import EvaluationConfig, TrainingConfig
 from slmrec_core.training.engine import SingleProcessEngine, TrainingEngine, build_optimizer, share_of_batch
 from slmrec_core.training.evaluation import Evaluator, Ranking, own_head
@@ -29,7 +30,9 @@ __all__ = [
     "build_optimizer",
     "fit",
     "learning_rate",
+    "load_checkpoint",
     "own_head",
+    "save_checkpoint",
     "share_of_batch",
     "term_gradient_norms",
     "train_epoch",

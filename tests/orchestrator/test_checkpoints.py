@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from orchestrator.training.checkpoints import load_progress, save_progress
 from orchestrator.training.deepspeed_engine import DeepSpeedEngine
 from slmrec_core.errors import CheckpointError
+from slmrec_core.training.checkpoint import load_progress, save_progress
 from slmrec_core.training.evaluation import Ranking
 from slmrec_core.training.loop import EpochRecord, Progress
 
@@ -56,7 +56,7 @@ def test_a_damaged_checkpoint_is_told_with_what_to_delete(tmp_path: Path, file: 
         (tmp_path / file).unlink()
     else:
         (tmp_path / file).write_bytes(content)
-    with pytest.raises(CheckpointError, match=r"cannot be read, got .*Delete the trial's folder under ray/"):
+    with pytest.raises(CheckpointError, match=r"cannot be read, got .*Delete it; training then begins anew"):
         load_progress(tmp_path)
 
 

@@ -1,6 +1,7 @@
 """Laws of training: what an epoch, a resumed run and the best epoch are."""
 
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch.testing import assert_close
 from slmrec_core.data import SequenceDataset, synthetic_interactions
 from slmrec_core.distillation.objective import Objective
 from slmrec_core.distillation.teacher import NoTeacher
-from slmrec_core.errors import DataError, DivergedError
+from slmrec_core.errors import CheckpointError, DataError, DivergedError
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.training.config import EvaluationConfig, TrainingConfig
 from slmrec_core.training.engine import SingleProcessEngine
@@ -357,3 +358,32 @@ def test_sasrec_learns_the_ring() -> None:
     assert ranking.metrics()["test/hit_rate_at_1"] > 0.6
     assert seen == list(range(1, 9))
     assert progress.best_value == max(record.metrics["valid/ndcg_at_10"] for record in progress.records)
+
+
+@pytest.mark.parametrize("lost", ["between epochs", "while it was written"])
+def test_sasrec_goes_on_where_it_was_stopped(tiny_dataset: SequenceDataset, tmp_path: Path, lost: str) -> None:
+    training = TrainingConfig(epochs=4, batch_size=8, precision="fp32")
+    arguments = (tiny_dataset, SASRecConfig(item_dim=8), training, EvaluationConfig(), 12, 3, CPU)
+    whole, undisturbed = train_sasrec(*arguments)
+    seen: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        if progress.epochs_done == 2:
+            if lost == "while it was written":
+                # What a kill leaves: a half-written folder, and the epoch before it.
+                (tmp_path / ".writing-1234").mkdir()
+                shutil.copytree(tmp_path / "epoch-2", tmp_path / "epoch-1")
+                (tmp_path / "epoch-1" / "engine.pt").write_bytes(b"")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_sasrec(*arguments, on_epoch=stop, checkpoints=tmp_path)
+    again, progress = train_sasrec(*arguments, on_epoch=lambda p: seen.append(p.epochs_done), checkpoints=tmp_path)
+    assert seen == [3, 4]
+    for name, tensor in again.state_dict().items():
+        assert torch.equal(tensor, whole.state_dict()[name])
+    assert [r.metrics["train/loss"] for r in progress.records] == [r.metrics["train/loss"] for r in undisturbed.records]
+    assert [path.name for path in tmp_path.iterdir()] == ["epoch-4"]
+    (tmp_path / "epoch-4" / "engine.pt").write_bytes(b"no tensors")
+    with pytest.raises(CheckpointError, match=r"cannot be read, got .*Delete it"):
+        train_sasrec(*arguments, checkpoints=tmp_path)
