@@ -59,6 +59,7 @@ class Study:
         Returns:
             The sweep's exit code, 0 if there was nothing to run.
         """
+        self.record.mkdir(parents=True, exist_ok=True)
         space = load_search_space(f"study/{question}", self.settings)
         plan = make_plan(space)
         wanted = list(dict.fromkeys(trial.stage_id for trial in plan.trials))

@@ -158,6 +158,7 @@ def test_a_question_runs_what_is_not_kept_and_nothing_twice(
             self.returncode = 0
 
     monkeypatch.setattr(study.subprocess, "Popen", Sweep)
+    assert not one.record.exists()
     monkeypatch.setattr(study, "load_search_space", lambda name, settings: space)
     monkeypatch.setattr(study.SequenceDataset, "load", lambda folder: dataset)
     assert one.answer("depth") == 0
@@ -171,6 +172,17 @@ def test_a_question_runs_what_is_not_kept_and_nothing_twice(
     assert one.answer("depth") == 0
     assert len(calls) == 1, "kept rows are done, on any machine"
     assert one.stages.is_done(only(plan_of(FINETUNE), "finetune").stage_id)
+
+
+def test_a_question_that_was_interrupted_before_its_first_row_says_what_is_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = study.Study(tmp_path / "storage", tmp_path / "study", [])
+    monkeypatch.setattr(study, "load_search_space", lambda name, settings: space_of(FINETUNE))
+    monkeypatch.setattr(study.Study, "_sweep", lambda self, question, rows: 130)
+    assert one.run(1) == 130
+    frame = pd.read_csv(one.record / "baseline.csv")
+    assert (frame["status"] == "missing").all()
 
 
 def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
