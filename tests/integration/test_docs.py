@@ -37,7 +37,13 @@ def write_student(folder: Path) -> None:
     slm.Recommender(jolted(tiny_model(table)), catalogue, 5, counts=range(41)).save_pretrained(folder / "student")
 
 
+def write_log(folder: Path) -> None:
+    columns = {"user_id": "customer", "item_id": "article", "timestamp": "time"}
+    slm.synthetic_interactions().rename(columns=columns).to_csv(folder / "log.csv.gz", index=False)
+
+
 WITH_CODE: dict[str, Callable[[Path], None]] = {
+    "data.md": write_log,
     "tutorial.md": lambda folder: None,
     "howto/own_llm.md": write_llm,
     "howto/own_loss.md": lambda folder: None,
@@ -56,6 +62,7 @@ def blocks(page: str) -> list[str]:
 def test_these_pages_have_python_and_no_others() -> None:
     assert {str(page.relative_to(DOCS)) for page in PAGES if "```python" in page.read_text()} == set(WITH_CODE)
     assert {page: len(blocks(page)) for page in WITH_CODE} == {
+        "data.md": 1,
         "tutorial.md": 9,
         "howto/own_llm.md": 3,
         "howto/own_loss.md": 3,
