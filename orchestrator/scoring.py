@@ -26,6 +26,8 @@ from slmrec_core.errors import CheckpointError, ConfigError, DataError
 COLUMNS = ("user_id", "history")
 _NOTE = "scoring.json"
 _DONE_USERS = ".done_users"
+THREADS = 2
+"""Of a worker on CPUs."""
 _BATCH = 1024
 """Users of one call: large enough that packing loses nothing, small enough that a stop costs seconds."""
 
@@ -76,7 +78,7 @@ def run_scoring(model: Path, histories: Path, out: Path, k: int, exclude_seen: b
     with connected(forks=False) as nodes:
         check_storage_is_shared(out, nodes)
         gpus = int(sum(node.gpus for node in nodes))
-        size = gpus or max(1, int(sum(node.cpus for node in nodes)) // 2)
+        size = gpus or max(1, int(sum(node.cpus for node in nodes)) // THREADS)
         progress(f"Scoring {asked.num_users:,} users on {size} {'GPU' if gpus else 'CPU'} worker(s)")
         _run(asked, out, size, use_gpu=gpus > 0)
     written = sum(parquet.ParquetFile(file).metadata.num_rows for file in out.glob("*.parquet"))
@@ -128,18 +130,20 @@ def _run(scoring: Scoring, out: Path, num_workers: int, use_gpu: bool) -> None:
     context.enable_progress_bars = False
     # Ray Data notes each written block in two steps, and leaves out what is noted when it is started again.
     context.checkpoint_config = CheckpointConfig(id_column="user_id", checkpoint_path=str(out / _DONE_USERS))
-    cpus = 1 if use_gpu else 2
-    rows = ray.data.read_parquet(scoring.histories, columns=list(COLUMNS))
+    # Ray Data's own checkpoint filter holds a CPU as long as it runs. Nothing else asks for one, or a machine of two
+    # would wait for itself; workers' threads are what fills it.
+    nothing: dict[str, Any] = {"ray_remote_args": {"num_cpus": 0}, "concurrency": num_workers}
+    rows = ray.data.read_parquet(scoring.histories, columns=list(COLUMNS), **nothing)
     scored = rows.map_batches(
         Scorer,
-        fn_constructor_args=(scoring, cpus, use_gpu),
+        fn_constructor_args=(scoring, 1 if use_gpu else THREADS, use_gpu),
         batch_size=_BATCH,
         batch_format="pyarrow",
-        num_cpus=cpus,
+        num_cpus=0,
         num_gpus=1 if use_gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
     )
-    scored.write_parquet(str(out))
+    scored.write_parquet(str(out), **nothing)
 
 
 def _asked(model: Path, histories: Path, k: int, exclude_seen: bool) -> Scoring:
