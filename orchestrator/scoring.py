@@ -6,6 +6,7 @@ no user is written twice.
 
 import json
 import os
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def run_scoring(model: Path, histories: Path, out: Path, k: int, exclude_seen: b
     if written != asked.num_users:
         raise DataError(f"HISTORIES: {asked.num_users} users were read, and {written} written. Were they changed?")
     _write_note(note, asked, finished=True)
+    shutil.rmtree(out / _DONE_USERS, ignore_errors=True)
     say(f"Written  {out}  ({written:,} users)")
     return 0
 
@@ -129,11 +131,15 @@ def _run(scoring: Scoring, out: Path, num_workers: int, use_gpu: bool) -> None:
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     # Ray Data notes each written block in two steps, and leaves out what is noted when it is started again.
-    context.checkpoint_config = CheckpointConfig(id_column="user_id", checkpoint_path=str(out / _DONE_USERS))
+    context.checkpoint_config = CheckpointConfig(
+        id_column="user_id",
+        checkpoint_path=str(out / _DONE_USERS),
+        # By us, after it is noted that all is done: a stop in between would write everybody twice.
+        delete_checkpoint_on_success=False,
+    )
     # Ray Data's own checkpoint filter holds a CPU as long as it runs. Nothing else asks for one, or a machine of two
     # would wait for itself; workers' threads are what fills it.
-    nothing: dict[str, Any] = {"ray_remote_args": {"num_cpus": 0}, "concurrency": num_workers}
-    rows = ray.data.read_parquet(scoring.histories, columns=list(COLUMNS), **nothing)
+    rows = ray.data.read_parquet(scoring.histories, columns=list(COLUMNS), num_cpus=0, concurrency=num_workers)
     scored = rows.map_batches(
         Scorer,
         fn_constructor_args=(scoring, 1 if use_gpu else THREADS, use_gpu),
@@ -143,7 +149,7 @@ def _run(scoring: Scoring, out: Path, num_workers: int, use_gpu: bool) -> None:
         num_gpus=1 if use_gpu else 0,
         compute=ray.data.ActorPoolStrategy(size=num_workers),
     )
-    scored.write_parquet(str(out), **nothing)
+    scored.write_parquet(str(out), ray_remote_args={"num_cpus": 0}, concurrency=num_workers)
 
 
 def _asked(model: Path, histories: Path, k: int, exclude_seen: bool) -> Scoring:
