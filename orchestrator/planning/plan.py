@@ -1,6 +1,6 @@
 """What a sweep will do: its rows, the stages behind them, and in which order the stages can be built.
 
-    data ─► item table (SASRec) ─► finetune (teachers among them) ─► teacher states ─► distill, probe
+    data ─► item table (SASRec) ─► finetune (teachers among them) ─► teacher states ─► distill, probe ─► compress
 
 A stage's hash covers what defines its numbers and the stages that it reads, so equal work has equal names: the model
 fine-tuned at the teacher's depth *is* the teacher, and cross entropy alone at depth 4 is trained once for all studies.
@@ -24,14 +24,14 @@ from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError, nearest_name
 from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
 
-_YOUNGER_THAN_ROWS: dict[str, object] = {
+_YOUNGER_SETTINGS: dict[str, object] = {
     "format": None,
     "split": "leave_one_out",
     "split_quantiles": [0.8, 0.9],
     "split_times": None,
 }
-"""Settings of the data that came after rows were kept, by the value under which all is as it was before: with it they
-are left out of the hash, so that those rows are found."""
+"""Settings of the data that are younger than stages in people's stores, by the value under which all is as it was
+before: with it they are left out of the hash, so that those stages are found."""
 
 
 @dataclass
@@ -150,7 +150,7 @@ class StagePlanner:
         settings = {**dotted(config), "source": self._plan.source(config), "min_events": self.experiment.min_events}
         # Content counts, not where it lies.
         del settings["path"]
-        for name, default in _YOUNGER_THAN_ROWS.items():
+        for name, default in _YOUNGER_SETTINGS.items():
             if settings[name] == default:
                 del settings[name]
         return self._add("data", settings, {})
