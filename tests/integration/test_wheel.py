@@ -1,5 +1,6 @@
 """The wheel: all that belongs into it, and a library in it that needs no cluster software."""
 
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -31,7 +32,13 @@ print(*slm.Recommender.from_pretrained("small").recommend([[dataset.item_ids[1]]
 
 @pytest.mark.slow
 def test_the_wheel_installs_and_its_library_works_without_cluster_software(tmp_path: Path) -> None:
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(ROOT)]
+    # A copy: setuptools leaves what it built beside the source, and would pack it again.
+    source = tmp_path / "source"
+    for folder in ("slmrec_core", "orchestrator", "search_spaces"):
+        shutil.copytree(ROOT / folder, source / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, source / name)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(tmp_path), str(source)]
     done = subprocess.run(build, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     (wheel,) = tmp_path.glob("slmrec-*.whl")
