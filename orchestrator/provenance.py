@@ -11,7 +11,7 @@ _PACKAGES = ("slmrec", "ray", "torch", "torchao", "transformers", "peft", "deeps
 
 @functools.cache
 def provenance() -> dict[str, str]:
-    """By name: `version.<package>`, `commit`, `host`, `python`, `cpu`."""
+    """By name: `version.<package>`, `commit`, `host`, `python`."""
     found = {"host": platform.node(), "python": platform.python_version(), "commit": _commit()}
     for package in _PACKAGES:
         try:

@@ -1,6 +1,7 @@
-"""What a machine computes fast, and what it holds: the one place where the hardware is asked."""
+"""What a machine is, what it computes fast, and what it holds: the one place where the hardware is asked."""
 
 import logging
+import platform
 import resource
 import sys
 from pathlib import Path
@@ -23,11 +24,32 @@ def fast_precision() -> Literal["fp32", "bf16"]:
     """
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    return "bf16" if _bfloat16_unit() else "fp32"
+
+
+def hardware_name(device: torch.device) -> str:
+    """What times and speeds were measured on: the GPU, or the CPU's model and the widest instructions of it that torch
+    uses, e.g. `AMD EPYC, AVX512-BF16`. Times are comparable only under one name."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{_cpu_model()}, {_bfloat16_unit() or torch.backends.cpu.get_cpu_capability()}"
+
+
+def _bfloat16_unit() -> str | None:
+    """What of the CPU multiplies matrices in bfloat16; None = nothing does."""
+    units = {"AMX": "_is_amx_tile_supported", "AVX512-BF16": "_is_avx512_bf16_supported"}
     # Private names, so their absence means no.
-    checks = [
-        getattr(torch.cpu, name, lambda: False) for name in ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    ]
-    return "bf16" if any(check() for check in checks) else "fp32"
+    return next((unit for unit, check in units.items() if getattr(torch.cpu, check, lambda: False)()), None)
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except FileNotFoundError:
+        lines = []
+    # Arm's Linux names no model; macOS has no such file.
+    named = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return named[0] if named else platform.processor() or platform.machine()
 
 
 def rows_per_chunk(num_columns: int) -> int:

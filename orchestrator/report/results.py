@@ -66,7 +66,8 @@ def collect(
         read_test: False = leave the test split out, also of a stage that has it as a row of another study.
 
     Returns:
-        `LEAD_COLUMNS`, the settings under dotted names, stage_id, shared_teacher, metrics, costs, best_epoch, status.
+        `LEAD_COLUMNS`, the settings under dotted names, stage_id, shared_teacher, metrics, costs, the hardware that
+        costs were measured on, best_epoch, status.
         Absent values are NA.
 
     Raises:
@@ -76,7 +77,7 @@ def collect(
     settings = sorted({name for trial in trials for name in trial.settings} - {*LEAD_COLUMNS, "shared_teacher"})
     splits = [split for split in _SPLITS if read_test or not split.startswith("test")]
     metrics = sorted({name for row in rows for name in row if name.split("/")[0] in splits}, key=_metric_order)
-    tail = ("best_epoch", "status")
+    tail = ("hardware", "best_epoch", "status")
     columns = [*LEAD_COLUMNS, *settings, "stage_id", "shared_teacher", *metrics, *COST_COLUMNS, *tail]
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_COUNTS, "Int64"))
 
@@ -169,7 +170,7 @@ def _trial_rows(trial: Trial, stages: Path, ending: Ending | None) -> list[dict[
         status, metrics = ending or ("missing", {})
         return [{**base, **_split_metrics(metrics), "status": status}]
     result = _read_result(stages / trial.stage_id)
-    base |= {name: result.get(name) for name in (*COST_COLUMNS, "best_epoch", "status")}
+    base |= {name: result.get(name) for name in (*COST_COLUMNS, "hardware", "best_epoch", "status")}
     layers = result.get("layers")
     if layers is None:
         return [{**base, **_split_metrics(result["metrics"])}]

@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 
 from slmrec_core.data import SequenceDataset
 from slmrec_core.experiment import ExperimentConfig
+from slmrec_core.hardware import hardware_name
 from slmrec_core.model_files import WEIGHTS
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec
@@ -54,8 +56,9 @@ def write_trained(
     progress: Progress,
     rankings: Sequence[Ranking],
     cost: Cost,
+    device: torch.device,
 ) -> dict[str, Any]:
-    """The payload of a trained row; gives the content of result.json."""
+    """The payload of a row that was trained on `device`; gives the content of result.json."""
     metrics = {name: value for ranking in rankings for name, value in ranking.metrics().items()}
     seconds, passes = (sum(r.metrics[name] for r in progress.records) for name in ("train/seconds", "train/passes"))
     result = {
@@ -76,8 +79,10 @@ def write_trained(
     }
     write_records(folder, progress.records)
     write_ranks(folder, [ranking.frame(dataset) for ranking in rankings])
+    # A model is passed on; where somebody's log lay is not.
+    data = experiment.data.model_copy(update={"path": Path(experiment.data.path).name})
     metadata: dict[str, object] = {
-        "settings": experiment.model_dump(mode="json"),
+        "settings": experiment.model_copy(update={"data": data}).model_dump(mode="json"),
         "data_fingerprint": dataset.fingerprint,
         "metrics": metrics,
     }
@@ -86,7 +91,7 @@ def write_trained(
     model = Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata, titles, counts)
     model.save_pretrained(folder / "model")
     result["model_bytes"] = (folder / "model" / WEIGHTS).stat().st_size
-    write_result(folder, result)
+    write_result(folder, result, device)
     return result
 
 
@@ -95,6 +100,7 @@ def write_ranks(folder: Path, frames: Sequence[pd.DataFrame]) -> None:
     pd.concat(frames, ignore_index=True).to_parquet(folder / "ranks.parquet", index=False)
 
 
-def write_result(folder: Path, result: dict[str, Any]) -> None:
-    """result.json."""
-    (folder / "result.json").write_text(json.dumps(result, indent=2, sort_keys=True))
+def write_result(folder: Path, result: dict[str, Any], device: torch.device) -> None:
+    """result.json, with the name of the hardware, unless `result` has it from where it was measured."""
+    named = {"hardware": hardware_name(device), **result}
+    (folder / "result.json").write_text(json.dumps(named, indent=2, sort_keys=True))

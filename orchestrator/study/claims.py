@@ -29,11 +29,20 @@ class Evidence:
     tables: Mapping[str, pd.DataFrame]
     tests: Mapping[str, Comparison]
 
-    def cost(self, layers: int, name: str) -> float | None:
-        """Mean over seeds of a column of the fine-tuned rows of one depth; None = there are none."""
-        frame = self.tables.get("depth", pd.DataFrame(columns=["method", "num_layers", name]))
-        values = frame.loc[(frame["method"] == "finetune") & (frame["num_layers"] == layers), name].dropna()
-        return None if values.empty else float(values.mean())
+    def ratio(self, name: str) -> float | None:
+        """A column of the fine-tuned student over that of the whole LLM, the mean of seeds that ran on equal hardware;
+        None = there are none."""
+        if "depth" not in self.tables:
+            return None
+        frame = self.tables["depth"]
+        frame = frame[(frame["method"] == "finetune") & frame["num_layers"].isin([_STUDENT, _WHOLE])].dropna(
+            subset=[name, "hardware"]
+        )
+        by_depth = frame.pivot_table(index=["hardware", "seed"], columns="num_layers", values=name)
+        if not {_STUDENT, _WHOLE} <= set(by_depth.columns):
+            return None
+        ratios = (by_depth[_STUDENT] / by_depth[_WHOLE]).dropna()
+        return None if ratios.empty else float(ratios.mean())
 
 
 def claims(evidence: Evidence) -> list[Claim]:
@@ -84,10 +93,9 @@ def _ratio(
     evidence: Evidence, text: str, name: str, at_least: float | None = None, at_most: float | None = None
 ) -> Claim:
     """The student's cost over that of the whole LLM, both fine-tuned."""
-    few, all_layers = evidence.cost(_STUDENT, name), evidence.cost(_WHOLE, name)
-    if few is None or all_layers is None:
-        return Claim(text, "not measured yet", UNTOLD)
-    ratio = few / all_layers
+    ratio = evidence.ratio(name)
+    if ratio is None:
+        return Claim(text, "not measured yet on one kind of hardware", UNTOLD)
     holds = ratio >= at_least if at_least is not None else ratio <= (at_most or 0.0)
     shown = f"{_STUDENT} layers over {_WHOLE}: {ratio:.2f}" + (f" (1 to {1 / ratio:.1f})" if ratio < 1 else "")
     return Claim(text, shown, HOLDS if holds else FAILS)

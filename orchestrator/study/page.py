@@ -67,7 +67,7 @@ def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> st
     if not frames:
         return "\n\n".join([*text, "No row is kept yet."])
     stages = sorted({str(stage) for frame in frames for stage in frame["stage_id"]})
-    facts = _facts(record, stages)
+    facts = _facts(record, stages, frames)
     trained = pd.concat([frame[frame["method"] != "sasrec"] for frame in frames])
     protocol = {
         "data": _data(record),
@@ -167,7 +167,14 @@ def _costs_table(frame: pd.DataFrame) -> str:
         "peak, GiB",
     ]
     lines = []
-    for row, layers, group in row_groups(frame):
+    by_hardware = [
+        (row, layers, str(name), same)
+        for row, layers, group in row_groups(frame)
+        for name, same in group.groupby("hardware", dropna=False)
+    ]
+    several = len({name for _, _, name, _ in by_hardware}) > 1
+    header += ["hardware"] if several else []
+    for row, layers, hardware, group in by_hardware:
         millions = [
             f"{group[name].mean() / 1e6:.2f}" for name in ("params_trainable", "params_decoder", "params_total")
         ]
@@ -180,6 +187,7 @@ def _costs_table(frame: pd.DataFrame) -> str:
                 _mean(group["teacher_seconds"], ".0f"),
                 _mean(group["users_per_second"], ",.0f"),
                 _mean(group["peak_memory_bytes"] / 2**30, ".1f"),
+                *([hardware] if several else []),
             ]
         )
     note = (
@@ -194,15 +202,16 @@ def _claims(evidence: Evidence) -> str:
     return "## The paper's claims\n\n" + _table(["claim", "measured here", "verdict"], lines)
 
 
-def _facts(record: Path, stages: Sequence[str]) -> dict[str, str]:
-    """Where the rows come from, by their manifests."""
+def _facts(record: Path, stages: Sequence[str], frames: Sequence[pd.DataFrame]) -> dict[str, str]:
+    """Where the rows come from, by their manifests and tables."""
     made = [json.loads((record / "rows" / stage / MANIFEST).read_text())["provenance"] for stage in stages]
     packages = ("ray", "torch", "transformers", "peft", "deepspeed")
     seconds = sum(json.loads((record / "rows" / s / "result.json").read_text())["seconds"] for s in stages)
     return {
         "commits": ", ".join(sorted({f"`{one['commit'][:9]}`" for one in made})),
         "versions": "; ".join(", ".join(sorted({f"{p} {one[f'version.{p}']}" for one in made})) for p in packages),
-        "hardware": ", ".join(sorted({f"{one['threads']} threads ({one['device']})" for one in made}))
+        "hardware": f"{_one(frames, 'hardware')}; threads of a worker:"
+        f" {', '.join(sorted({str(one['threads']) for one in made}))}"
         + f", Python {', '.join(sorted({one['python'] for one in made}))}",
         "wall time": f"{seconds / 3600:.1f} hours of training and ranking in {len(stages)} rows",
     }

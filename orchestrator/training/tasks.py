@@ -106,7 +106,7 @@ def build_sasrec(job: Job, folder: Path) -> None:
     speed = len(test[0].ranks) / (time.monotonic() - reading)
     # Of the epochs, whichever try trained them.
     cost = Cost(progress.seconds + time.monotonic() - reading, speed, peak_memory_bytes(device))
-    write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost)
+    write_trained(folder, experiment, dataset, model, progress, [*progress.best_rankings, *test], cost, device)
 
 
 def build_tested(job: Job, folder: Path) -> None:
@@ -126,7 +126,7 @@ def build_tested(job: Job, folder: Path) -> None:
     recommender.save_pretrained(folder / "model")
     shutil.copyfile(trained / "metrics.jsonl", folder / "metrics.jsonl")
     write_ranks(folder, [pd.read_parquet(trained / "ranks.parquet"), *(ranking.frame(dataset) for ranking in test)])
-    write_result(folder, result)
+    write_result(folder, result, device)
 
 
 def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:
@@ -145,7 +145,7 @@ def build_states(jobs: Sequence[Job], folders: Sequence[Path]) -> None:
     write_states(teacher, lambda: (data.batch(users).to(device) for users in batches), by_layer)
     for folder in folders:
         # Of the pass, which several layers share.
-        write_result(folder, {"seconds": time.monotonic() - started, "status": "finished"})
+        write_result(folder, {"seconds": time.monotonic() - started, "status": "finished"}, device)
 
 
 def build_probe(job: Job, folder: Path) -> None:
@@ -177,7 +177,7 @@ def build_probe(job: Job, folder: Path) -> None:
         "peak_memory_bytes": peak_memory_bytes(device),
         "status": "finished",
     }
-    write_result(folder, result)
+    write_result(folder, result, device)
 
 
 def build_compressed(job: Job, folder: Path) -> None:
@@ -215,4 +215,4 @@ def build_compressed(job: Job, folder: Path) -> None:
         "model_bytes": (folder / "model" / WEIGHTS).stat().st_size,
         "status": "finished",
     }
-    write_result(folder, result)
+    write_result(folder, result, device)

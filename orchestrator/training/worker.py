@@ -95,7 +95,7 @@ def _train(job: Job, folder: Path) -> dict[str, Any] | None:
         seconds, memory = time.monotonic() - started, peak_memory_bytes(device)
         cost = Cost(seconds, users_per_second, memory, inputs.teacher_seconds())
         student = _whole_student(job, progress)
-        result = write_trained(folder, experiment, dataset, student, progress, rankings, cost)
+        result = write_trained(folder, experiment, dataset, student, progress, rankings, cost, device)
     engine.barrier()
     return result
 

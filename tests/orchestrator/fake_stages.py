@@ -79,6 +79,7 @@ def write_stage(stages: Path, trial: Trial, quality: float = 0.1, steps: Sequenc
         "users_per_second": 1234.5,
         "train_users_per_second": 345.6,
         "seconds": 12.5,
+        "hardware": "A CPU, AVX2",
         "best_epoch": max(steps),
         "status": "finished",
     }

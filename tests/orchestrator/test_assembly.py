@@ -12,8 +12,9 @@ from orchestrator.training.assembly import Inputs, build_objective, build_studen
 from orchestrator.training.job import Job
 from orchestrator.training.tasks import build_compressed, build_data, build_sasrec, build_states
 from slmrec_core.compression import CompressionConfig, compress
-from slmrec_core.data import SequenceDataset
+from slmrec_core.data import SequenceDataset, synthetic_interactions
 from slmrec_core.experiment import resolve
+from slmrec_core.hardware import hardware_name
 from slmrec_core.recommender import Recommender
 from slmrec_core.training.config import EvaluationConfig
 from slmrec_core.training.evaluation import Evaluator
@@ -130,6 +131,16 @@ def test_a_trained_row_says_what_it_held(storage: Path) -> None:
     # torch alone takes 100 MB.
     assert 10**8 < found["peak_memory_bytes"] < 10**11
     assert found["teacher_seconds"] is None
+    assert found["hardware"] == hardware_name(CPU)
+
+
+def test_a_model_that_is_passed_on_does_not_say_where_the_log_lay(tmp_path: Path) -> None:
+    log = tmp_path / "log.csv"
+    synthetic_interactions().to_csv(log, index=False)
+    job = built(tmp_path / "storage", method="finetune", **{"data.path": str(log)})
+    config = (job.store.path(job.stage.inputs["item_table"]) / "model" / "config.json").read_text()
+    assert json.loads(config)["metadata"]["settings"]["data"]["path"] == "log.csv"
+    assert str(tmp_path) not in config
 
 
 @pytest.mark.parametrize("settings", [{}, {"weights": "int4"}, {"keep_layers": 1}], ids=str)
