@@ -2,6 +2,9 @@
 
 A kept row has the layout of a stage, so whatever reads stages reads it: the table, the curves, the paired tests. Put
 back into a store, it is a stage that is done but not whole: nobody trains it again unless its weights are needed.
+
+SASRec is kept whole, with its 3 MB: every row of its seed reads its item table. Without it, whoever runs one row again
+would train SASRec for an hour first, and on another machine get another table.
 """
 
 import json
@@ -15,10 +18,12 @@ from orchestrator.storage.stages import LEFT_OUT, MANIFEST, StageStore, describe
 
 _RANKS = "ranks.parquet"
 _KEPT = ("result.json", "metrics.jsonl")
+_KEPT_WHOLE = "sasrec"
+"""Kind of stage."""
 
 
 def keep_row(stages: StageStore, stage_id: str, rows: StageStore) -> None:
-    """Copies the numbers of a finished stage, unless they are kept already.
+    """Copies the numbers of a finished stage, and SASRec's weights, unless they are kept already.
 
     Raises:
         CheckpointError: A file of the stage is missing or altered.
@@ -30,16 +35,21 @@ def keep_row(stages: StageStore, stage_id: str, rows: StageStore) -> None:
     folder = rows.root / f".keeping-{stage_id}-{uuid4().hex[:8]}"
     folder.mkdir(parents=True)
     try:
-        for name in _KEPT:
+        manifest = json.loads((source / MANIFEST).read_text())
+        is_whole = manifest["kind"] == _KEPT_WHOLE
+        for name in manifest["files"] if is_whole else _KEPT:
             if (source / name).is_file():
+                (folder / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source / name, folder / name)
         ranks = pd.read_parquet(source / _RANKS)
         small = ranks[[*RANK_COLUMNS, *(["layer"] if "layer" in ranks else [])]].astype({"rank": "int32"})
         # Text repeats from split to split; the ranks themselves are what is left.
         small.to_parquet(folder / _RANKS, index=False, compression="zstd", compression_level=19)
-        manifest = json.loads((source / MANIFEST).read_text())
-        kept = {path.name: described(path) for path in sorted(folder.iterdir())}
+        paths = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        kept = {str(path.relative_to(folder)): described(path) for path in paths}
         manifest |= {"files": kept, LEFT_OUT: sorted(manifest["files"].keys() - kept.keys())}
+        # What a machine is called is nobody's business; result.json says what it is.
+        manifest["provenance"].pop("host", None)
         (folder / MANIFEST).write_text(json.dumps(manifest, indent=2, sort_keys=True) + "\n")
         folder.rename(rows.path(stage_id))
     finally:

@@ -71,7 +71,11 @@ def test_a_kept_row_gives_the_table_and_the_ranks_of_its_stage(
     for stage, layer in ((only(plan, "finetune").stage_id, None), (only(plan, "probe").stage_id, 2)):
         there, here = (RankReader(s.root).values([(stage, layer)], "test/mrr") for s in (rows, stages))
         assert (there == here).all()
-    assert not list(rows.root.rglob("*.safetensors"))
+    weights = {path.parent.name for path in rows.root.rglob("*.safetensors")}
+    assert weights == {only(plan, "sasrec").stage_id}, "only of SASRec, whose item table the others read"
+    for trial in plan.trials:
+        rows.verify(trial.stage_id)
+        assert "host" not in json.loads((rows.path(trial.stage_id) / "manifest.json").read_text())["provenance"]
     assert not [path for path in rows.root.iterdir() if path.name.startswith(".")]
 
 
@@ -104,13 +108,13 @@ def test_a_row_that_was_put_back_is_done_and_only_its_reader_asks_for_weights(
     assert other.is_done(row)
     assert not other.is_whole(row)
     assert wanted(plan, other) == set(), "nobody reads the data"
-    # A probe reads the model: it is trained again, and for that its item table and the data.
+    # A probe reads the model: it is trained again, and for that the data; its item table was kept with the row.
     more = plan_of(FINETUNE, PROBE)
-    assert wanted(more, other) == {only(more, kind).stage_id for kind in ("data", "sasrec", "finetune", "probe")}
+    assert wanted(more, other) == {only(more, kind).stage_id for kind in ("data", "finetune", "probe")}
     build(other, plan, row, tmp_path / "again", quality=0.2)
     assert other.is_whole(row), "the row made room for itself with its weights"
     assert wanted(more, other) == {only(more, kind).stage_id for kind in ("data", "probe")}
-    assert not other.is_whole(only(plan, "sasrec").stage_id)
+    assert other.is_whole(only(plan, "sasrec").stage_id)
 
 
 def test_a_whole_stage_is_never_replaced_by_a_row(stages: StageStore, rows: StageStore, tmp_path: Path) -> None:
@@ -208,6 +212,19 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
 
 def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
     assert {claim.verdict for claim in claims(Evidence({}, {}))} == {"cannot be told here"}
+
+
+def test_the_paper_s_speed_is_claimed_only_between_rows_of_equal_hardware() -> None:
+    def spoken(*rows: tuple[int, int, str, float]) -> str:
+        frame = pd.DataFrame(rows, columns=["num_layers", "seed", "hardware", "seconds_per_pass"])
+        frame = frame.assign(method="finetune", **dict.fromkeys(("params_decoder", "params_total"), 1.0))
+        frame = frame.assign(users_per_second=1.0)
+        found = claims(Evidence({"depth": frame}, {}))
+        return next(claim.measured for claim in found if "6.6" in claim.text)
+
+    assert "not measured yet" in spoken((4, 0, "slow", 20.0), (30, 0, "fast", 100.0))
+    assert "0.20 (1 to 5.0)" in spoken((4, 0, "slow", 20.0), (30, 0, "slow", 100.0), (30, 1, "fast", 1.0))
+    assert "0.30" in spoken((4, 0, "a", 2.0), (30, 0, "a", 10.0), (4, 1, "b", 40.0), (30, 1, "b", 100.0))
 
 
 def test_every_question_has_a_file_and_a_tier() -> None:
