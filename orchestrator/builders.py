@@ -1,7 +1,7 @@
 """Builds the stages of a plan, wave after wave: single processes as Ray tasks, trained LLMs as Tune trials."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,13 @@ class Builder:
         storage: The storage directory.
         sweep: Name of the sweep.
         allocation: What the cluster gives to a trial.
+        check: Called again and again while tasks run; what it raises ends the building.
     """
 
     storage: Path
     sweep: str
     allocation: Allocation
+    check: Callable[[], None] = lambda: None
 
     def build(self, plan: Plan) -> dict[str, str]:
         """Builds all stages in order; gives the message of every stage that failed or lacked an input, by id."""
@@ -109,6 +111,8 @@ class Builder:
         names, tails = labels(plan), [MetricsTail(self.storage / "stages", s.stage_id) for g in groups for s in g]
         while running:
             done, _ = ray.wait(list(running), num_returns=1, timeout=_SAY_EVERY_S)
+            # What a signal's handler raises is lost in `ray.wait`.
+            self.check()
             for tail in tails:
                 for row in tail.read()[-1:]:
                     say_epoch(names[tail.stage_id], {"epoch": row.step, **row.metrics})

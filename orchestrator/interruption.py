@@ -14,7 +14,7 @@ class Interruption:
     """Knows whether a signal has come.
 
     The handler raises `Interrupted` in the main thread, but where Ray waits in its own code that may come out as
-    another exception, or not at all: whoever catches something asks `signal_number`.
+    another exception, or not at all: whoever catches something asks `signal_number`, whoever waits calls `check`.
     """
 
     def __init__(self) -> None:

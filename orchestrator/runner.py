@@ -130,7 +130,7 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     allocation = allocate(sweep.plan.workers, nodes)
     progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
     plan, space = sweep.plan, sweep.space
-    builder = Builder(sweep.storage, sweep.folder.name, allocation)
+    builder = Builder(sweep.storage, sweep.folder.name, allocation, interruption.check)
     endings: dict[str, Ending] = {}
     mirror.add(plan.trials)
     failures = builder.build(plan)
