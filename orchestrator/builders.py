@@ -1,6 +1,7 @@
 """Builds the stages of a plan, wave after wave: single processes as Ray tasks, trained LLMs as Tune trials."""
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ from orchestrator.tuning import tune_jobs
 from slmrec_core.experiment import ExperimentConfig
 
 _SAY_EVERY_S = 15.0
+_CHECK_EVERY_S = 1.0
+"""`ray job stop` kills three seconds after its signal."""
 _TASK_KINDS = ("sasrec", "probe", "compress")
 _TRAINED_KINDS = ("finetune", "distill")
 
@@ -109,13 +112,16 @@ class Builder:
             options = {"num_cpus": jobs[0].cpus, "num_gpus": int(jobs[0].use_gpu), "max_retries": 2}
             running[_build_group.options(**options).remote([job.to_dict() for job in jobs])] = group
         names, tails = labels(plan), [MetricsTail(self.storage / "stages", s.stage_id) for g in groups for s in g]
+        said = time.monotonic()
         while running:
-            done, _ = ray.wait(list(running), num_returns=1, timeout=_SAY_EVERY_S)
+            done, _ = ray.wait(list(running), num_returns=1, timeout=_CHECK_EVERY_S)
             # What a signal's handler raises is lost in `ray.wait`.
             self.check()
-            for tail in tails:
-                for row in tail.read()[-1:]:
-                    say_epoch(names[tail.stage_id], {"epoch": row.step, **row.metrics})
+            if done or time.monotonic() - said > _SAY_EVERY_S:
+                said = time.monotonic()
+                for tail in tails:
+                    for row in tail.read()[-1:]:
+                        say_epoch(names[tail.stage_id], {"epoch": row.step, **row.metrics})
             if not done:
                 continue
             group = running.pop(done[0])

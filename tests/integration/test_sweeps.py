@@ -291,6 +291,25 @@ def test_after_kill_nine_the_next_start_says_so_and_resume_goes_on(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_sweep_whose_item_table_is_being_trained_hears_a_signal_at_once(
+    start_sweep: Callable[..., subprocess.Popen[str]],
+    small_space: Callable[..., Path],
+    tmp_path: Path,
+    number: signal.Signals,
+) -> None:
+    long = ("--set", "item_table.training.epochs=100000", "--set", "item_table.training.patience=100000")
+    process = start_sweep(small_space(epochs=1), "--storage", tmp_path / "s", "--name", "x", *long)
+    wait_for_line(process, r"sasrec-\S+ +epoch \d")
+    process.send_signal(number)
+    deadline = time.monotonic() + 3
+    wait_for_line(process, "--name x --resume")
+
+    # `ray job stop` kills after three seconds.
+    assert time.monotonic() < deadline
+    assert process.wait(timeout=60) == 128 + number
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_sweep_prints_how_to_go_on_and_marks_its_runs_killed(
     start_sweep: Callable[..., subprocess.Popen[str]],
     small_space: Callable[..., Path],
