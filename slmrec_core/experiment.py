@@ -9,7 +9,7 @@ from slmrec_core.data import DataConfig
 from slmrec_core.distillation.blocks import BlockPairing, pair_blocks
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE, DistillationConfig
 from slmrec_core.errors import ConfigError, nearest_name
-from slmrec_core.frozen_config import FrozenConfig
+from slmrec_core.frozen_config import FrozenConfig, first_faults
 from slmrec_core.models.backbone import SMOLLM2
 from slmrec_core.models.recommender import RecommenderConfig
 from slmrec_core.models.sasrec import SASRecConfig
@@ -327,16 +327,3 @@ def _merged(base: dict[str, object], over: dict[str, object]) -> dict[str, objec
         below = base.get(name)
         merged[name] = _merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
-
-
-def first_faults(error: ValidationError) -> str:
-    """All faults in our message form, one a line."""
-    lines = []
-    for fault in error.errors():
-        cause = fault.get("ctx", {}).get("error")
-        if isinstance(cause, ConfigError):
-            lines.append(str(cause))
-        else:
-            where = ".".join(str(part) for part in fault["loc"])
-            lines.append(f"{where}: {fault['msg'].lower()}, got {fault['input']!r}. Give a value that fits.")
-    return "\n".join(lines)

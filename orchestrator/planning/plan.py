@@ -22,7 +22,8 @@ from slmrec_core.data import NAMED_SETS, DataConfig, source_fingerprint
 from slmrec_core.distillation.config import CROSS_ENTROPY_ALONE
 from slmrec_core.distillation.teacher import USER_VECTORS
 from slmrec_core.errors import ConfigError, nearest_name
-from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, first_faults, resolve
+from slmrec_core.experiment import ExperimentConfig, StudentConfig, dotted, resolve
+from slmrec_core.frozen_config import first_faults
 
 _YOUNGER_SETTINGS: dict[str, object] = {
     "format": None,

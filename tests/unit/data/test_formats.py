@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 
 from slmrec_core.data import FORMATS, DataConfig, load_interactions
 from slmrec_core.data.__main__ import main
@@ -117,7 +116,7 @@ def test_an_unknown_format_is_refused_with_the_nearest(
     told = f"data.format: unknown, got '{wrong}'. (Did you mean '{near}|Known: )"
     with pytest.raises(ConfigError, match=told):
         load_interactions(tmp_path / "nowhere", format=wrong)
-    with pytest.raises(ValidationError, match=told):
+    with pytest.raises(ConfigError, match=told):
         DataConfig(path="nowhere", format=wrong)
     with pytest.raises(ConfigError, match=told):
         resolve({"data.path": "nowhere", "data.format": wrong})
@@ -128,7 +127,7 @@ def test_an_unknown_format_is_refused_with_the_nearest(
 def test_a_named_set_has_its_own_format() -> None:
     with pytest.raises(ConfigError, match="data.format: a named set has its own, got 'csv' for 'synthetic'"):
         load_interactions("synthetic", format="csv")
-    with pytest.raises(ValidationError, match="data.format: a named set has its own"):
+    with pytest.raises(ConfigError, match="data.format: a named set has its own"):
         DataConfig(format="recbole")
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from pydantic import ValidationError
 
 from slmrec_core.data import DataConfig, load_interactions, source_fingerprint
 from slmrec_core.data.columns import ColumnNames, RowNames, standard_interactions
@@ -401,7 +400,7 @@ def test_a_missing_file_has_no_fingerprint() -> None:
     ids=str,
 )
 def test_user_item_and_time_are_three_columns(changes: dict[str, str]) -> None:
-    with pytest.raises(ValidationError, match="data: user, item and timestamp must be three columns, got"):
+    with pytest.raises(ConfigError, match="data: user, item and timestamp must be three columns, got"):
         DataConfig(**changes)  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="data: user, item and timestamp must be three columns, got"):
         load_interactions("nowhere.csv", **changes)  # type: ignore[arg-type]
@@ -409,9 +408,9 @@ def test_user_item_and_time_are_three_columns(changes: dict[str, str]) -> None:
 
 
 def test_settings_refuse_a_misspelt_key_and_a_threshold_of_zero() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match="DataConfig.user_colum: extra inputs are not permitted, got 'x'"):
         DataConfig(user_colum="x")  # type: ignore[call-arg]
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match="DataConfig.min_user: input should be greater than 0, got 0"):
         DataConfig(min_user=0)
 
 
