@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 import pandas as pd
@@ -20,6 +21,10 @@ _ENOUGH_NEIGHBOURS = 20
 """Below that, none in both orders may be chance."""
 _SUSPICIOUS_TURNED = 0.05
 """Of neighbours. Files in the order of time have 0.27 (Amazon's) to 0.64 (MovieLens), files that were sorted have 0."""
+
+_PER_SECOND = {"seconds": 1, "milliseconds": 10**3, "microseconds": 10**6, "nanoseconds": 10**9}
+_YEAR_1990, _YEAR_2100 = 631_152_000, 4_102_444_800
+"""Unix seconds."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +79,13 @@ class Inspection:
         return self.num_turned / max(self.num_neighbours, 1)
 
     @property
+    def time_units(self) -> tuple[str, ...]:
+        """Units in which the first and the last time would lie between 1990 and 2100: none if either fits no unit, two
+        if their units differ."""
+        found = [_time_unit(time) for time in (self.first_time, self.last_time)]
+        return tuple(dict.fromkeys(unit for unit in found if unit)) if all(found) else ()
+
+    @property
     def is_sorted_by_item(self) -> bool:
         """True = the events seem to be sorted by item, so that their order in time is lost.
 
@@ -95,6 +107,9 @@ class Inspection:
             rows["timestamps"] = "none: the order in the file is the order in time"
         else:
             rows["timestamps"] = f"{self.first_time} to {self.last_time}"
+            if len(self.time_units) == 1:
+                dates = " to ".join(_date(time, *self.time_units) for time in (self.first_time, self.last_time))
+                rows["timestamps"] += f" ({dates}, as {self.time_units[0]})"
             rows["tied timestamps"] = f"{self.tied_share:.1%} of events share theirs with another one of the same user"
         rows["repeats"] = f"{self.num_repeats / self.num_events:.1%} of events, of an item that the user had before"
         if self.num_duplicates is not None:
@@ -116,6 +131,11 @@ class Inspection:
         rows["titles"] = "none" if self.num_titled is None else f"of {self.num_titled / self.num_items:.1%} of items"
         for name, value in rows.items():
             yield f"{name:<16} {value}"
+        if len(self.time_units) > 1:
+            yield (
+                f"warning: the first time reads as {self.time_units[0]}, the last one as {self.time_units[1]}. Times in"
+                " two units have no order: convert one of them."
+            )
         if self.is_sorted_by_item:
             yield (
                 "warning: items stand in one order for all users, the sign of a set that was sorted by item and not by"
@@ -168,6 +188,18 @@ def inspect_interactions(interactions: pd.DataFrame) -> Inspection:
         markov_hit_rate=markov_hit_rate(users, items),
         shuffled_hit_rate=markov_hit_rate(users, items[shuffled_within_users(users)]),
     )
+
+
+def _time_unit(time: int | float | None) -> str | None:
+    if time is None:
+        return None
+    return next(
+        (unit for unit, per_second in _PER_SECOND.items() if _YEAR_1990 <= time / per_second < _YEAR_2100), None
+    )
+
+
+def _date(time: int | float | None, unit: str) -> str:
+    return "" if time is None else str(datetime.fromtimestamp(time / _PER_SECOND[unit], UTC).date())
 
 
 def _orders(item_ids: pd.Index) -> Iterator[Int[np.ndarray, " items"]]:

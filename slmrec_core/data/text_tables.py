@@ -102,7 +102,8 @@ def quoted_table(source: TextSource, separator: str) -> TextTable:
     """A table with names on its first line, in which cells may be quoted.
 
     Raises:
-        DataError: A name begins with a quotation mark and does not end with one, outside TAB files.
+        DataError: A name begins with a quotation mark and does not end with one, outside TAB files, or two columns have
+            one name.
     """
     header = source.header + "\n"
     if separator == "\t":
@@ -112,8 +113,10 @@ def quoted_table(source: TextSource, separator: str) -> TextTable:
         is_quoted = True
         if _unclosed_line(header, separator) is not None:
             raise _unclosed(source, 0, source.header)
-    columns = [str(name) for name in _parsed(header, separator, is_quoted).columns]
-    return TextTable(source, separator, columns, is_quoted=is_quoted)
+    # As a row: as a header pandas would rename what is there twice.
+    names = _parsed(header, separator, is_quoted).iloc[0].tolist()
+    columns = [name or f"Unnamed: {place}" for place, name in enumerate(names)]
+    return TextTable(source, separator, _distinct(columns, source), is_quoted=is_quoted)
 
 
 def typed_table(source: TextSource) -> TextTable:
@@ -123,15 +126,21 @@ def typed_table(source: TextSource) -> TextTable:
         DataError: Two columns have one name.
     """
     columns = [field.rpartition(":")[0] or field for field in source.header.split("\t")]
-    if twice := [name for name in columns if columns.count(name) > 1]:
+    return TextTable(source, "\t", _distinct(columns, source))
+
+
+def _distinct(columns: list[str], source: TextSource) -> list[str]:
+    # A file without a header has thousands of columns, and its first event where names should be.
+    if len(set(columns)) < len(columns):
+        twice = next(name for name in columns if columns.count(name) > 1)
         raise DataError(
-            f"{source.at()}: every column must have a name of its own, got {shown(twice[0])} twice. Rename one of them."
+            f"{source.at()}: every column must have a name of its own, got {shown(twice)} twice. Rename one of them."
         )
-    return TextTable(source, "\t", columns)
+    return columns
 
 
 def _parsed(text: str, separator: str, is_quoted: bool, names: list[str] | None = None) -> pd.DataFrame:
-    """The rows of a text; without names its first line has them."""
+    """The rows of a text; without names the columns are numbered."""
     with warnings.catch_warnings():
         # pandas only warns when rows are longer than the names, and then cuts them.
         warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -140,7 +149,7 @@ def _parsed(text: str, separator: str, is_quoted: bool, names: list[str] | None 
             io.BytesIO(text.encode()),
             sep=separator,
             names=names,
-            header=0 if names is None else None,
+            header=None,
             dtype=str,
             keep_default_na=False,
             index_col=False,

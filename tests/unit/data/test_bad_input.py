@@ -235,6 +235,21 @@ def test_a_line_of_ten_million_characters_is_a_line(tmp_path: Path, template: st
     assert load_interactions(path)["item_id"].tolist() == ["i", "j"]
 
 
+@pytest.mark.parametrize("mark", [",", ";", "\t"])
+def test_two_columns_of_one_name_are_told(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "log"
+    path.write_text(mark.join(["who", "what", "when", "what"]) + "\n" + mark.join("uijt") + "\n")
+    with pytest.raises(DataError, match="line 1: every column must have a name of its own, got 'what' twice"):
+        load_interactions(path, user_column="who", item_column="what", timestamp_column="when")
+
+
+def test_columns_without_a_name_are_nobody_s_business(tmp_path: Path) -> None:
+    # As pandas writes an index.
+    path = tmp_path / "log.csv"
+    path.write_text(",user_id,item_id,timestamp,\n0,u,i,1,x\n1,u,j,2,y\n")
+    assert load_interactions(path)["item_id"].tolist() == ["i", "j"]
+
+
 def test_a_user_may_have_millions_of_items(tmp_path: Path) -> None:
     path = tmp_path / "lists.txt"
     path.write_text("1" + " 23" * (LONG // 3) + "\n2 5\n")

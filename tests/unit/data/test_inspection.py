@@ -146,6 +146,24 @@ def test_the_command_writes_one_line_a_measure(tmp_path: Path, capsys: pytest.Ca
     ]
 
 
+@pytest.mark.parametrize(
+    ("times", "said"),
+    [
+        ((1_500_000_000, 1_510_865_356), "1500000000 to 1510865356 (2017-07-14 to 2017-11-16, as seconds)"),
+        ((1_500_000_000_000, 1_510_865_356_000), "(2017-07-14 to 2017-11-16, as milliseconds)"),
+        ((1_500_000_000, 1_510_865_356_000), "1500000000 to 1510865356000\n"),
+        ((1, 1_510_865_356), "1 to 1510865356\n"),
+    ],
+    ids=["seconds", "milliseconds", "both", "neither"],
+)
+def test_times_are_read_as_dates_where_one_unit_fits_both_ends(times: tuple[int, int], said: str) -> None:
+    rows = [("u", f"i{index}", time) for index, time in enumerate(times)]
+    text = "\n".join(inspect_interactions(pd.DataFrame(rows, columns=["user_id", "item_id", "timestamp"])).lines())
+    assert said in text
+    told = "warning: the first time reads as seconds, the last one as milliseconds." in text
+    assert told == (times == (1_500_000_000, 1_510_865_356_000))
+
+
 def test_the_command_has_these_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="0"):
         main(["inspect", "--help"])
