@@ -203,8 +203,8 @@ def _made(storage: Path) -> None:
 
 
 def _folder(storage: Path, space: str, name: str | None, resume: bool, settings: Settings) -> SweepFolder:
-    _made(storage)
     if not resume:
+        _made(storage)
         folder = SweepFolder(storage, name or f"{space}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}")
         if folder.exists:
             raise ConfigError(f"--name: a sweep of this name exists, got {folder.name!r}. Add --resume, or rename.")

@@ -89,6 +89,12 @@ def test_a_mistake_ends_with_2_and_one_clear_message(
     assert runner.started == []
 
 
+def test_a_resume_of_nothing_leaves_nothing(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    for name in ([], ["--name", "none"]):
+        fails(capsys, "smoke", "--resume", "--storage", str(tmp_path / "new"), *name)
+    assert not (tmp_path / "new").exists()
+
+
 @pytest.mark.parametrize("arguments", [["--unknown"], ["smoke", "--set"], ["smoke", "depth"]])
 def test_an_option_that_does_not_exist_ends_with_2(capsys: pytest.CaptureFixture[str], arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as caught:
