@@ -7,24 +7,19 @@ import json
 import re
 import tempfile
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
-import mlflow
-import pandas as pd
 from mlflow.entities import Dataset, DatasetInput, InputTag, LoggedModelOutput, Metric, Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import Model, ModelSignature
-from mlflow.types import ColSpec, ParamSchema, ParamSpec, Schema
-from mlflow.types.schema import Array, DataType
+from mlflow.models import Model
+from mlflow.types import ColSpec, Schema
 
 from orchestrator.report.curves import CurvePoint
 from orchestrator.report.results import Ending
+from orchestrator.tracking.pyfunc import save_pyfunc
 from orchestrator.tracking.store import CURVE_TAG, KIND_TAG, SweepIdentity, TrackingStore, masked, patient_uploads
 from slmrec_core.errors import CheckpointError
 
@@ -35,24 +30,6 @@ _MODEL_STAGE_TAG = "slmrec.model_stage"
 _REGISTERED_TAG = "slmrec.registered_model"
 CHAMPION = "champion"
 """Alias of a registered model's newest best student: `models:/<name>@champion`."""
-_MODEL_REQUIREMENTS = (
-    "mlflow",
-    "beartype",
-    "gguf",
-    "isal",
-    "jaxtyping",
-    "numpy",
-    "pandas",
-    "peft",
-    "pyarrow",
-    "pydantic",
-    "safetensors",
-    "torch",
-    "torchao",
-    "tqdm",
-    "transformers",
-)
-"""What `slmrec_core` imports; never Ray or DeepSpeed."""
 
 
 @dataclass(frozen=True)
@@ -200,45 +177,11 @@ class ReportWriter:
             model_type="pyfunc",
         )
         with tempfile.TemporaryDirectory() as temporary:
-            _save_pyfunc(folder, Path(temporary) / "model", Model(run_id=run_id, model_id=logged.model_id))
+            save_pyfunc(folder, Path(temporary) / "model", Model(run_id=run_id, model_id=logged.model_id))
             client.log_model_artifacts(logged.model_id, str(Path(temporary) / "model"))
         client.finalize_logged_model(logged.model_id, "READY")
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         return str(logged.model_id)
-
-
-def _save_pyfunc(model_folder: Path, target: Path, mlflow_model: Model) -> None:
-    library = find_spec("slmrec_core")
-    assert library is not None
-    assert library.submodule_search_locations is not None
-    items = json.loads((model_folder / "items.json").read_text(encoding="utf-8"))["item_ids"]
-    with warnings.catch_warnings():
-        # About MLflow's own chat types.
-        warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)
-        mlflow.pyfunc.save_model(
-            path=target,
-            # As code, so that nothing is pickled and no model is loaded here.
-            python_model=str(Path(__file__).with_name("served_model.py")),
-            artifacts={"model": str(model_folder)},
-            code_paths=[library.submodule_search_locations[0]],
-            # A local build's suffix (2.9.0+cpu) is on no index.
-            pip_requirements=[f"{name}=={version(name).split('+')[0]}" for name in _MODEL_REQUIREMENTS],
-            # With the signature given, MLflow keeps the example and does not run it.
-            input_example=pd.DataFrame({"history": [items[:2]]}),
-            signature=ModelSignature(
-                inputs=Schema([ColSpec(Array(DataType.string), "history")]),
-                outputs=Schema(
-                    [
-                        ColSpec(Array(DataType.string), "item_ids"),
-                        ColSpec(Array(DataType.double), "scores"),
-                        ColSpec(Array(DataType.string), "unknown_items"),
-                        ColSpec(DataType.boolean, "by_popularity"),
-                    ]
-                ),
-                params=ParamSchema([ParamSpec("top_k", "long", 10), ParamSpec("exclude_seen", "boolean", True)]),
-            ),
-            mlflow_model=mlflow_model,
-        )
 
 
 def _rows(report: SweepReport) -> set[str]:

@@ -8,8 +8,11 @@ from typing import Any
 
 import mlflow
 import pandas as pd
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE
 from mlflow.pyfunc.model import PythonModel, PythonModelContext
 
+from slmrec_core.errors import UserError
 from slmrec_core.recommender import Recommender
 
 DEFAULT_TOP_K = 10
@@ -32,10 +35,17 @@ class ServedRecommender(PythonModel):
             context: MLflow's; everything was read by `load_context`.
             model_input: Data frame with a column `history`, each cell a list of raw item ids as text.
             params: `top_k`, default 10; `exclude_seen`, default true.
+
+        Raises:
+            MlflowException: What was asked cannot be answered; the message says why.
         """
         options: dict[str, Any] = {"top_k": DEFAULT_TOP_K, "exclude_seen": True, **(params or {})}
         histories = [list(history) for history in model_input["history"]]
-        found = self._recommender.recommend(histories, k=options["top_k"], exclude_seen=options["exclude_seen"])
+        try:
+            found = self._recommender.recommend(histories, k=options["top_k"], exclude_seen=options["exclude_seen"])
+        except UserError as error:
+            # The server answers with the message of this kind alone, and hides that of any other.
+            raise MlflowException(str(error), error_code=INVALID_PARAMETER_VALUE) from error
         # Where fewer than k items may be recommended, the scores are longer than the ids: the rest is -inf.
         scores = [
             [float(score) for score in row[: len(ids)]] for ids, row in zip(found.item_ids, found.scores, strict=True)

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from mlflow.models import Model
 
-from orchestrator.tracking.report import _save_pyfunc
+from orchestrator.tracking.pyfunc import save_pyfunc
 from slmrec_core.recommender import Recommender
 from tests.integration.conftest import free_port
 from tests.tiny import jolted, tiny_model
@@ -50,7 +49,7 @@ def test_a_server_answers_a_post_as_the_library_does(tmp_path: Path) -> None:
     table = torch.randn(13, 6, generator=torch.Generator().manual_seed(7))
     Recommender(jolted(tiny_model(table)), CATALOGUE, 5, counts=range(13)).save_pretrained(tmp_path / "model")
     expected = Recommender.from_pretrained(tmp_path / "model").recommend(HISTORIES, k=3)
-    _save_pyfunc(tmp_path / "model", tmp_path / "logged", Model())
+    save_pyfunc(tmp_path / "model", tmp_path / "logged")
     port, log = free_port(), tmp_path / "serve.log"
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", str(tmp_path / "logged")]
     command += ["--env-manager", "local", "--port", str(port), "--workers", "1"]
@@ -68,6 +67,10 @@ def test_a_server_answers_a_post_as_the_library_does(tmp_path: Path) -> None:
         # The example that lies beside the model is a question as it should be asked.
         example = json.loads((tmp_path / "logged" / "serving_input_example.json").read_text())
         assert len(ask(port, example)) == 1
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            ask(port, {**question, "params": {"top_k": 0}})
+        assert refused.value.code == 400
+        assert "k must be a whole number, at least 1, got 0" in json.loads(refused.value.read())["message"]
     finally:
         server.send_signal(signal.SIGTERM)
         server.wait(30)

@@ -25,7 +25,7 @@ from orchestrator.planning.trial import Trial
 from orchestrator.report.curves import CurvePoint
 from orchestrator.report.results import Ending
 from orchestrator.storage.metrics_tail import MetricsTail
-from orchestrator.tracking import report as tracking_report
+from orchestrator.tracking import pyfunc
 from orchestrator.tracking.mirror import (
     DatasetFacts,
     MlflowMirror,
@@ -679,7 +679,7 @@ def test_the_best_student_becomes_champion_of_the_registered_model_when_asked(st
 def test_the_logged_model_names_all_that_the_library_needs() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     needed = {re.split(r"[<>=]", line)[0] for line in project["dependencies"]}
-    assert set(tracking_report._MODEL_REQUIREMENTS) == needed | {"mlflow"}
+    assert set(pyfunc._MODEL_REQUIREMENTS) == needed | {"mlflow"}
 
 
 def test_a_student_that_is_not_there_is_reported(storage: Path) -> None:
@@ -691,6 +691,6 @@ def test_a_student_that_is_not_there_is_reported(storage: Path) -> None:
 
 def test_a_model_that_cannot_be_packed_is_reported(storage: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     model = fake_model(storage)
-    monkeypatch.setattr(tracking_report, "_MODEL_REQUIREMENTS", ("no-such-package",))
+    monkeypatch.setattr(pyfunc, "_MODEL_REQUIREMENTS", ("no-such-package",))
     (missing,) = finished(storage, report=SweepReport("FINISHED", best_model=model))
     assert "no-such-package" in missing
