@@ -25,7 +25,8 @@ from orchestrator.console import progress, say
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 
 COLUMNS = ("user_id", "history")
-_NOTE = "scoring.json"
+_NOTE = "_scoring.json"
+"""Readers of parquet folders pass over names with an underscore."""
 _DONE_USERS = ".done_users"
 THREADS = 2
 """Of a worker on CPUs."""
@@ -66,9 +67,10 @@ def run_scoring(model: Path, histories: Path, out: Path, k: int, exclude_seen: b
     note = out / _NOTE
     found = _read_note(note, out)
     if found is not None and found["asked"] != asdict(asked):
-        changed = [name for name, value in asdict(asked).items() if found["asked"].get(name) != value]
+        begun = found["asked"]
+        changed = [name for name, value in asdict(asked).items() if begun.get(name) != value]
         raise ConfigError(
-            f"OUT: {out} was begun with other {', '.join(changed)}, got"
+            f"OUT: {out} was begun with {', '.join(f'{name} {begun.get(name)}' for name in changed)}, got"
             f" {', '.join(str(getattr(asked, name)) for name in changed)}. Give another folder."
         )
     if found is not None and found["finished"]:
@@ -158,7 +160,7 @@ def _asked(model: Path, histories: Path, k: int, exclude_seen: bool) -> Scoring:
     if k < 1:
         raise ConfigError(f"-k: must be at least 1, got {k}. The usual value is 10.")
     if not histories.exists():
-        raise DataError(f"HISTORIES: there is no such file or folder, got {str(histories)!r}.")
+        raise DataError(f"HISTORIES: there is no such file or folder, got {str(histories)!r}. Mind the spelling.")
     try:
         source = pads.dataset(histories, format="parquet")
         schema = source.schema

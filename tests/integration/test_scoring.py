@@ -65,7 +65,7 @@ def test_the_answers_are_the_librarys_once_for_each_user_after_a_kill(cluster: d
     again = score(cluster, *arguments)
     text = output(again)
     assert again.returncode == 0, text
-    frame = pd.concat(map(pd.read_parquet, out.glob("*.parquet")))
+    frame = pd.read_parquet(out)
     assert sorted(frame["user_id"]) == sorted(f"u{index}" for index in range(NUM_USERS))
     frame = frame.set_index("user_id").loc[[f"u{index}" for index in range(NUM_USERS)]]
     expected = recommender.recommend(asked, k=4)
@@ -79,7 +79,7 @@ def test_the_answers_are_the_librarys_once_for_each_user_after_a_kill(cluster: d
     assert "are scored already" in output(done)
     assert done.returncode == 0
     other = score(cluster, *arguments[:3], "-k", 5)
-    assert "was begun with other k, got 5" in output(other)
+    assert "was begun with k 4, got 5" in output(other)
     assert other.returncode == 2
 
 
@@ -127,7 +127,7 @@ def test_what_is_no_parquet_no_model_or_no_folder_of_ours_is_refused(
     (tmp_path / "out" / "thesis.txt").write_text("mine")
     assert score_main(arguments) == 2
     assert "must be a new or empty folder" in capsys.readouterr().err
-    (tmp_path / "out" / "scoring.json").write_text(json.dumps({"asked": {}}))
+    (tmp_path / "out" / "_scoring.json").write_text(json.dumps({"asked": {}}))
     assert score_main(arguments) == 2
     assert "scoring.json cannot be read" in capsys.readouterr().err
     assert (tmp_path / "out" / "thesis.txt").read_text() == "mine"
