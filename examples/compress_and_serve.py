@@ -66,8 +66,7 @@ def train_small(folder: Path) -> None:
         slm.Evaluator(dataset, max_seq_len, evaluation, torch.device("cpu")),
         seed,
     )
-    counts = dataset.train_counts.tolist()
-    slm.Recommender(network, list(dataset.item_ids), max_seq_len, counts=counts).save_pretrained(folder)
+    slm.Recommender.of_dataset(network, dataset, max_seq_len).save_pretrained(folder)
 
 
 def size(folder: Path) -> float:

@@ -67,13 +67,7 @@ def main() -> None:
     say_quality("student", student, dataset, config)
 
     # What is saved knows your item ids: safetensors and JSON, no pickle.
-    slm.Recommender(
-        student,
-        list(dataset.item_ids),
-        config.max_seq_len,
-        titles=None if dataset.titles is None else list(dataset.titles),
-        counts=dataset.train_counts.tolist(),
-    ).save_pretrained(options.out)
+    slm.Recommender.of_dataset(student, dataset, config.max_seq_len).save_pretrained(options.out)
     model = slm.Recommender.from_pretrained(options.out)
     print(f"Saved to {options.out}")
     for user in range(3):

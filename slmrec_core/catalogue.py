@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from slmrec_core.errors import DataError
+from slmrec_core.errors import DataError, shown
 from slmrec_core.structures import PAD_ITEM
 
 
@@ -32,8 +32,20 @@ class Catalogue:
         """Items, without padding."""
         return len(self.item_ids) - 1
 
-    def known(self, items: Sequence[str | int]) -> tuple[list[int], list[str]]:
-        """Columns of the items that there are, and the raw ids of those that there are not, both in order."""
+    def known(self, items: Sequence[str | int], what: str) -> tuple[list[int], list[str]]:
+        """Columns of the items that there are, and the raw ids of those that there are not, both in order.
+
+        Args:
+            items: Raw ids.
+            what: They are, for the message.
+
+        Raises:
+            DataError: It is a text, which would be read letter by letter.
+        """
+        if isinstance(items, str | bytes):
+            raise DataError(
+                f"recommender: {what} must be a list of raw item ids, got {shown(items)}. One item is [{shown(items)}]."
+            )
         columns = [self._columns.get(str(item)) for item in items]
         unknown = [str(item) for item, column in zip(items, columns, strict=True) if column is None]
         return [column for column in columns if column is not None], unknown
@@ -46,9 +58,9 @@ class Catalogue:
             what: They are, for the message.
 
         Raises:
-            DataError: There is no item, or the catalogue lacks one.
+            DataError: There is no item, or the catalogue lacks one, or it is a text.
         """
-        columns, unknown = self.known(items)
+        columns, unknown = self.known(items, what)
         if unknown or not columns:
             raise DataError(
                 f"recommender: {what} must hold known items, got {unknown[:3] or 'no item'}."

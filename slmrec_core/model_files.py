@@ -1,12 +1,15 @@
 """A model directory: config.json, model.safetensors, items.json, and a card for people. Nothing in it is a pickle.
 
-config.json is written last and has the hashes of the others, so a directory that was written half, or changed since, is
-noticed when it is read. Files are written beside their places and renamed: what was there is good until then.
+config.json is written last and has the hashes of the others and of itself, so a directory that was written half, or
+changed since, is noticed when it is read. Files are written beside their places and renamed: what was there is good
+until then.
 """
 
 import hashlib
 import json
 import os
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -15,17 +18,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from slmrec_core.catalogue import Catalogue
-from slmrec_core.errors import CheckpointError
+from slmrec_core.errors import CheckpointError, ConfigError
 from slmrec_core.models.description import describe, rebuild
 from slmrec_core.models.quantization import load_plain_state, plain_state
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec
 
-FORMAT_VERSION = 3
-_BEFORE_WEIGHT_FORMATS = 2
+FORMAT_VERSION = 4
+_OLDEST = 2
+"""Read too: 3 had no hash of its settings, 2 no rounded weights."""
 _PLACES = ("model", "artifacts/model")
 WEIGHTS = "model.safetensors"
 _CONFIG, _ITEMS = "config.json", "items.json"
+_HASHES, _VERSION = "files", "format_version"
+"""Keys of config.json: SHA-256 by file, its own being that of its other content; and the format."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +45,12 @@ class StoredModel:
 
 
 def write_model(folder: Path, model: StoredModel) -> None:
-    """Writes the three files, each whole or not at all."""
+    """Writes the three files, each whole or not at all.
+
+    Raises:
+        ConfigError: There is a file in the folder's place, or a config.json of something else in it.
+    """
+    _require_room(folder)
     folder.mkdir(parents=True, exist_ok=True)
     catalogue, network = model.catalogue, model.network
     state = {name: tensor.cpu().contiguous() for name, tensor in plain_state(network).items()}
@@ -52,13 +63,16 @@ def write_model(folder: Path, model: StoredModel) -> None:
     try:
         save_file(state, fresh[WEIGHTS])
         fresh[_ITEMS].write_text(json.dumps(items, ensure_ascii=False), encoding="utf-8")
-        config = {
-            "format_version": FORMAT_VERSION,
+        # safetensors writes files that nobody else may read.
+        shutil.copymode(fresh[_ITEMS], fresh[WEIGHTS])
+        content = {
+            _VERSION: FORMAT_VERSION,
             "max_seq_len": model.max_seq_len,
             "metadata": model.metadata,
-            "files": {name: _sha256(fresh[name]) for name in (WEIGHTS, _ITEMS)},
             **describe(network),
         }
+        hashes = {name: _sha256(fresh[name]) for name in (WEIGHTS, _ITEMS)}
+        config = {**content, _HASHES: {**hashes, _CONFIG: _content_sha256(content)}}
         fresh[_CONFIG].write_text(json.dumps(config, indent=2, sort_keys=True), encoding="utf-8")
         for name, file in fresh.items():
             os.replace(file, folder / name)
@@ -80,21 +94,27 @@ def read_model(folder: Path) -> StoredModel:
     Raises:
         CheckpointError: A file is missing, altered, damaged, or of another format.
     """
+    if not folder.is_dir():
+        raise CheckpointError(f"model {folder}: there is no such directory. Mind the spelling.")
     try:
         config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
-        if config["format_version"] == _BEFORE_WEIGHT_FORMATS:
-            config |= {"format_version": FORMAT_VERSION, "weight_format": "float"}
-        if config["format_version"] != FORMAT_VERSION:
+        if config[_VERSION] not in range(_OLDEST, FORMAT_VERSION + 1):
             raise CheckpointError(
-                f"model {folder}: format_version must be {FORMAT_VERSION}, got {config['format_version']}."
-                " Use the version of slmrec that wrote it."
+                f"model {folder}: {_VERSION} must be {_OLDEST} to {FORMAT_VERSION}, got {config[_VERSION]}."
+                " A newer slmrec wrote it, and can read it."
             )
-        for name in (WEIGHTS, _ITEMS):
-            if (found := _sha256(folder / name)) != config["files"][name]:
+        hashes = config[_HASHES]
+        found = {name: _sha256(folder / name) for name in (WEIGHTS, _ITEMS)}
+        if config[_VERSION] == FORMAT_VERSION:
+            found[_CONFIG] = _content_sha256(config)
+        for name, own in found.items():
+            if own != hashes[name]:
                 raise CheckpointError(
-                    f"model {folder}: {name} must have the SHA-256 that save_pretrained noted,"
-                    f" {config['files'][name]}, got {found}. It was changed since, or copied in part; copy it again."
+                    f"model {folder}: {name} must have the SHA-256 that save_pretrained noted, {hashes[name]},"
+                    f" got {own}. It was changed since, or copied in part; copy it again."
                 )
+        if config[_VERSION] == _OLDEST:
+            config |= {"weight_format": "float"}
         items = json.loads((folder / _ITEMS).read_text(encoding="utf-8"))
         state = load_file(folder / WEIGHTS)
         network = rebuild(config, state)
@@ -131,6 +151,30 @@ def weights_sha256(folder: Path) -> str:
         raise CheckpointError(
             f"model {folder}: must be a directory that save_pretrained wrote, got {error!r}. Mind the spelling."
         ) from error
+
+
+def _require_room(folder: Path) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"model {folder}: must be a directory, got a file. Give another name.")
+    if not (folder / _CONFIG).exists():
+        return
+    try:
+        is_ours = _VERSION in json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError, TypeError):
+        is_ours = False
+    if not is_ours:
+        raise ConfigError(
+            f"model {folder}: must be a new directory or one that save_pretrained wrote, got a {_CONFIG} of something"
+            " else. Give another name."
+        )
+
+
+def _content_sha256(config: Mapping[str, object]) -> str:
+    """Of what config.json says, hashes left out, however its lines are broken."""
+    content = {name: value for name, value in config.items() if name != _HASHES}
+    # Twice through JSON, which makes tuples lists and keys text.
+    plain = json.loads(json.dumps(content))
+    return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _sha256(file: Path) -> str:

@@ -13,7 +13,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from slmrec_core.catalogue import Catalogue
-from slmrec_core.errors import CheckpointError, ConfigError, DataError
+from slmrec_core.data import SequenceDataset
+from slmrec_core.errors import CheckpointError, ConfigError, DataError, shown
 from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets
 from slmrec_core.model_files import StoredModel, model_folder, read_model, write_model
@@ -53,7 +54,7 @@ class Recommendations:
     item_ids: list[list[str]]
     """Raw ids; fewer than k where the catalogue has no more that may be recommended."""
     scores: Float[np.ndarray, "history k"]
-    """Inner products, or training events where `by_popularity`; −inf where there is no item."""
+    """Inner products, or training events where `by_popularity`; −inf behind the last item of a row with fewer."""
     unknown_items: list[list[str]]
     """Items of each history that the catalogue lacks; they were left out of it."""
     by_popularity: list[bool]
@@ -94,6 +95,26 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
         self.max_seq_len = max_seq_len
         self.metadata = metadata or {}
 
+    @classmethod
+    def of_dataset(
+        cls,
+        network: RecommenderModel | SASRec,
+        dataset: SequenceDataset,
+        max_seq_len: int,
+        metadata: dict[str, object] | None = None,
+    ) -> "Recommender":
+        """A network with the catalogue of the data that it was trained on: ids, counts, and titles where there are
+        any.
+
+        Args:
+            network: Trained; put into eval mode.
+            dataset: What it was trained on.
+            max_seq_len: Longest history that the network reads.
+            metadata: What the model is and how it was made, as JSON values.
+        """
+        titles = None if dataset.titles is None else list(dataset.titles)
+        return cls(network, list(dataset.item_ids), max_seq_len, metadata, titles, dataset.train_counts.tolist())
+
     @property
     def item_ids(self) -> tuple[str, ...]:
         """Raw ids by column of the scores, index 0 standing for padding."""
@@ -127,9 +148,9 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
             allowed_items: Nothing else is recommended; None = the whole catalogue.
 
         Raises:
-            ConfigError: `k` is below 1.
-            DataError: `allowed_items` is empty or holds an item that the catalogue lacks, or a history is empty and the
-                model has no counts.
+            ConfigError: `k` is not a whole number from 1 on.
+            DataError: A history is not a list, `allowed_items` is empty or holds an item that the catalogue lacks, or a
+                history is empty and the model has no counts.
         """
         columns, unknown = self._read(histories)
         return self.best_items(self._vectors(columns), columns, unknown, k, exclude_seen, allowed_items)
@@ -165,9 +186,9 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
         Raises:
             ConfigError, DataError: As for `recommend`.
         """
-        if k < 1:
-            raise ConfigError(f"recommender: k must be at least 1, got {k}. The usual value is 10.")
-        k, chunk, nothing = min(k, len(self.catalogue)), rows_per_chunk(len(self.item_ids)), float("-inf")
+        if not isinstance(k, int | np.integer) or isinstance(k, bool) or k < 1:
+            raise ConfigError(f"recommender: k must be a whole number, at least 1, got {k!r}. The usual value is 10.")
+        k, chunk, nothing = min(int(k), len(self.catalogue)), rows_per_chunk(len(self.item_ids)), float("-inf")
         barred = None if allowed_items is None else self._all_but(allowed_items)
         item_ids: list[list[str]] = []
         best_scores = [np.zeros((0, k), dtype=np.float32)]
@@ -237,6 +258,9 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
 
         Returns:
             The commit's address if it was pushed.
+
+        Raises:
+            ConfigError: There is a file in its place, or a config.json of something else in the directory.
         """
         folder = Path(save_directory).expanduser()
         write_model(folder, StoredModel(self.network, self.catalogue, self.max_seq_len, self.metadata))
@@ -298,7 +322,12 @@ class Recommender(ModelHubMixin, library_name="slmrec", tags=["recommender"], mo
 
     def _read(self, histories: Sequence[Sequence[str | int]]) -> tuple[list[list[int]], list[list[str]]]:
         """Columns of the known items of each history, and the unknown ones; the log says if there are any."""
-        read = [self.catalogue.known(history) for history in histories]
+        if isinstance(histories, str):
+            raise DataError(
+                f"recommender: histories must be a list of lists of raw item ids, got the text {shown(histories)}."
+                ' One user is [["item", "item"]].'
+            )
+        read = [self.catalogue.known(history, f"row {row} of the histories") for row, history in enumerate(histories)]
         columns, unknown = [known for known, _ in read], [others for _, others in read]
         if (lacking := sum(map(bool, unknown))) > 0:
             logger.info("recommender: %d of %d histories hold items that the catalogue lacks", lacking, len(histories))

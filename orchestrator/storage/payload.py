@@ -86,10 +86,7 @@ def write_trained(
         "data_fingerprint": dataset.fingerprint,
         "metrics": metrics,
     }
-    titles = None if dataset.titles is None else list(dataset.titles)
-    counts = dataset.train_counts.tolist()
-    model = Recommender(network, list(dataset.item_ids), experiment.max_seq_len, metadata, titles, counts)
-    model.save_pretrained(folder / "model")
+    Recommender.of_dataset(network, dataset, experiment.max_seq_len, metadata).save_pretrained(folder / "model")
     result["model_bytes"] = (folder / "model" / WEIGHTS).stat().st_size
     write_result(folder, result, device)
     return result

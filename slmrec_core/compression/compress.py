@@ -38,7 +38,11 @@ def compress(
     if kept == network.num_layers or config.keep == "first":
         smaller = with_layers(network, range(kept))
     else:
-        known = [columns for history in histories if (columns := recommender.catalogue.known(history)[0])]
+        read = [
+            recommender.catalogue.known(history, f"row {row} of the histories")[0]
+            for row, history in enumerate(histories)
+        ]
+        known = [columns for columns in read if columns]
         if not known:
             raise DataError(
                 "compression.keep: 'influence' reads histories, got none with an item of the catalogue."

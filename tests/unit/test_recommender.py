@@ -5,18 +5,21 @@ import json
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import jaxtyping
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.recommender import Recommender
 from slmrec_core.structures import HiddenStates
-from tests.tiny import GPT2, jolted, tiny_model, write_model_directory
+from tests.tiny import GPT2, jolted, tiny_model, write_config, write_model_directory
 
 CATALOGUE = ["", *(f"item-{index}" for index in range(1, 13))]
 HISTORIES = [["item-3", "item-5"], ["item-1"], [f"item-{index}" for index in (2, 4, 6, 8, 10, 12, 1)]]
@@ -119,7 +122,7 @@ def test_nothing_is_pickled_and_no_backbone_is_needed(item_table: Tensor, tmp_pa
     BUILDERS[kind](item_table).save_pretrained(tmp_path)
     assert {file.name for file in tmp_path.iterdir()} == {"README.md", "config.json", "items.json", "model.safetensors"}
     config = json.loads((tmp_path / "config.json").read_text())
-    assert config["format_version"] == 3
+    assert config["format_version"] == 4
     assert str(tmp_path) not in (tmp_path / "config.json").read_text()
 
 
@@ -128,7 +131,7 @@ def test_code_named_in_a_model_directory_is_never_run(item_table: Tensor, tmp_pa
     config = json.loads((tmp_path / "config.json").read_text())
     config["decoder"]["auto_map"] = {"AutoModel": "evil.Model"}
     (tmp_path / "evil.py").write_text("raise SystemExit('ran')")
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    write_config(tmp_path, config)
     assert Recommender.from_pretrained(tmp_path).recommend(HISTORIES).item_ids
 
 
@@ -157,9 +160,21 @@ def test_every_key_of_the_config_is_needed_and_none_of_another_type_passes(
         for changed in ({k: v for k, v in config.items() if k != key}, {**config, key: None}):
             if key in ("metadata", "max_seq_len") and key in changed:
                 continue
-            (tmp_path / "config.json").write_text(json.dumps(changed))
+            write_config(tmp_path, changed)
             with pytest.raises(CheckpointError):
                 Recommender.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"max_seq_len": 4}, {"metadata": {}}, {"kind": "sasrec"}, {"more": 1}], ids=str)
+def test_a_changed_setting_is_noticed_by_its_hash(item_table: Tensor, tmp_path: Path, change: dict[str, Any]) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    # Other line breaks are no change.
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    Recommender.from_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps({**config, **change}))
+    with pytest.raises(CheckpointError, match=r"config\.json must have the SHA-256 that save_pretrained noted"):
+        Recommender.from_pretrained(tmp_path)
 
 
 def rewrite(folder: Path, name: str, content: bytes) -> None:
@@ -167,7 +182,7 @@ def rewrite(folder: Path, name: str, content: bytes) -> None:
     (folder / name).write_bytes(content)
     config = json.loads((folder / "config.json").read_text())
     config["files"][name] = hashlib.sha256(content).hexdigest()
-    (folder / "config.json").write_text(json.dumps(config))
+    write_config(folder, config)
 
 
 def test_a_missing_or_misshapen_tensor_is_damage(item_table: Tensor, tmp_path: Path) -> None:
@@ -192,21 +207,22 @@ def test_a_catalogue_of_another_length_than_the_table_is_damage(item_table: Tens
 def test_a_newer_format_is_refused_before_its_files_are_read(item_table: Tensor, tmp_path: Path) -> None:
     llm(item_table).save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 4}))
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 5}))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="format_version must be 3, got 4. Use the version of slmrec"):
+    with pytest.raises(CheckpointError, match="format_version must be 2 to 4, got 5. A newer slmrec wrote it"):
         Recommender.from_pretrained(tmp_path)
 
 
 @pytest.mark.parametrize("kind", ["sasrec", "lora"])
-def test_a_model_of_format_2_which_had_no_weight_formats_is_still_read(
-    item_table: Tensor, tmp_path: Path, kind: str
-) -> None:
+@pytest.mark.parametrize("version", [2, 3])
+def test_a_model_of_an_older_format_is_still_read(item_table: Tensor, tmp_path: Path, kind: str, version: int) -> None:
     before = BUILDERS[kind](item_table)
     before.save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
-    config.pop("weight_format", None)
-    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    del config["files"]["config.json"]
+    if version == 2:
+        config.pop("weight_format", None)
+    (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": version}))
     after = Recommender.from_pretrained(tmp_path)
     assert np.array_equal(after.recommend(HISTORIES).scores, before.recommend(HISTORIES).scores)
 
@@ -430,7 +446,7 @@ def test_what_is_neither_a_directory_nor_on_the_hub_is_one_error(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(CheckpointError, match=r"no such directory, and the hub gave none"):
         Recommender.from_pretrained("no/where")
-    with pytest.raises(CheckpointError, match="cannot be read"):
+    with pytest.raises(CheckpointError, match="there is no such directory"):
         Recommender.from_pretrained(tmp_path / "nowhere")
 
 
@@ -445,10 +461,53 @@ def test_a_list_of_candidates_belongs_to_each_history(item_table: Tensor) -> Non
         llm(item_table).rank([["item-1"], ["item-2"]], [["item-3"]])
 
 
-@pytest.mark.parametrize("k", [0, -1])
-def test_k_below_one_is_refused(item_table: Tensor, k: int) -> None:
-    with pytest.raises(ConfigError, match=f"k must be at least 1, got {k}"):
+@pytest.mark.parametrize("k", [0, -1, 2.5, "3", True, None])
+def test_k_must_be_a_whole_number_from_one_on(item_table: Tensor, monkeypatch: pytest.MonkeyPatch, k: Any) -> None:
+    # Types are checked in tests alone, before ours.
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)
+    with pytest.raises(ConfigError, match=f"k must be a whole number, at least 1, got {k!r}"):
         llm(item_table).recommend(HISTORIES, k=k)
+    assert len(llm(item_table).recommend(HISTORIES, k=np.int64(2)).item_ids[0]) == 2
+
+
+def test_a_text_is_no_list_of_items(item_table: Tensor) -> None:
+    # Letter by letter it would be a history of unknown items, which is answered by popularity.
+    model, text = llm(item_table), "item-3"
+    asked: list[Callable[[], object]] = [
+        lambda: model.recommend(text),
+        lambda: model.recommend([text, "item-5"]),
+        lambda: model.rank([text], [["item-1"]]),
+        lambda: model.rank([["item-1"]], [text]),
+        lambda: model.embed_users([text]),
+        lambda: model.session(text),
+        lambda: model.recommend(HISTORIES, allowed_items=text),
+    ]
+    for ask in asked:
+        with pytest.raises(DataError, match="must be a list of (lists of )?raw item ids, got .*'item-3'"):
+            ask()
+
+
+def test_nothing_is_saved_in_the_place_of_something_else(item_table: Tensor, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "config.json").write_text('{"port": 80}')
+    for name, got in {"file": "got a file", "other": r"got a config\.json of something else"}.items():
+        with pytest.raises(ConfigError, match=got):
+            llm(item_table).save_pretrained(tmp_path / name)
+    assert (tmp_path / "file").read_text() == "mine"
+    assert [path.name for path in (tmp_path / "other").iterdir()] == ["config.json"]
+
+
+def test_who_may_read_one_file_of_a_model_may_read_all(item_table: Tensor, tmp_path: Path) -> None:
+    llm(item_table).save_pretrained(tmp_path)
+    assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_recommender_of_a_data_set_has_its_catalogue(tiny_dataset: SequenceDataset) -> None:
+    model = Recommender.of_dataset(SASRec(SASRecConfig(item_dim=8), tiny_dataset.num_items, 5), tiny_dataset, 5)
+    assert list(model.item_ids) == list(tiny_dataset.item_ids)
+    assert model.catalogue.titles == (None if tiny_dataset.titles is None else tuple(tiny_dataset.titles))
+    assert model.catalogue.counts == tuple(tiny_dataset.train_counts.tolist())
 
 
 def test_a_recommender_draws_no_dropout(item_table: Tensor) -> None:

@@ -1,5 +1,6 @@
 """Laws of compression: what stays is exactly what was, and the rest is what its definition says."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torchao.utils import should_reduce_range
 
 from slmrec_core.compression import CompressionConfig, block_influence, compress, prune_linear
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
@@ -18,7 +20,7 @@ from slmrec_core.models.quantization import quantize_linear
 from slmrec_core.models.recommender import RecommenderModel
 from slmrec_core.models.sasrec import SASRec, SASRecConfig
 from slmrec_core.recommender import Recommender
-from tests.tiny import GPT2, jolted, tiny_model, write_model_directory
+from tests.tiny import GPT2, jolted, tiny_model, write_config, write_model_directory
 
 CATALOGUE = ["", *(f"item-{index}" for index in range(1, 13))]
 HISTORIES = [["item-3", "item-5"], ["item-1"], [f"item-{index}" for index in (2, 4, 6, 8, 10, 12, 1)]]
@@ -61,6 +63,9 @@ def test_rounded_weights_are_within_half_a_step_of_what_they_were(
         near = stored.dequantize().float()  # type: ignore[operator]
         # By hand: a step is the largest weight of a scale's group over the largest code of its sign.
         group, codes = (32, 7.5) if weights == "int4" else (exact.shape[1], 127.5)
+        if weights == "int8_dynamic" and should_reduce_range(torch.device("cpu")):
+            # Without VNNI a CPU adds products of eight bits in sixteen: a bit less and none of them overflows.
+            codes = 63.5
         grouped = exact.detach().float().unflatten(1, (-1, group))
         step = grouped.abs().amax(dim=2, keepdim=True) / codes
         # bfloat16 stores the scale and the product with eight bits of its own.
@@ -160,7 +165,7 @@ def test_influence_is_the_mean_turn_of_a_user_and_decides_which_layers_stay(item
     before = recommender(item_table)
     network = before.network
     assert isinstance(network, RecommenderModel)
-    columns = [before.catalogue.known(history)[0] for history in HISTORIES]
+    columns = [before.catalogue.known(history, "it")[0] for history in HISTORIES]
     influence = block_influence(network, columns, 5)
     np.testing.assert_allclose(influence, _slow_influence(network, columns), atol=1e-5)
     two = sorted(np.argsort(influence)[-2:].tolist())
@@ -202,8 +207,8 @@ def test_what_cannot_be_compressed_says_so(item_table: Tensor, tmp_path: Path, m
     with pytest.raises(ConfigError, match="got maps with 6 inputs"):
         prune_linear(nn.Sequential(nn.Linear(6, 2)), "2:4")
     rounded.save_pretrained(tmp_path)
-    text = (tmp_path / "config.json").read_text()
-    (tmp_path / "config.json").write_text(text.replace('"weight_format": "int8"', '"weight_format": "int4"'))
+    config = json.loads((tmp_path / "config.json").read_text())
+    write_config(tmp_path, {**config, "weight_format": "int4"})
     with pytest.raises(CheckpointError, match="cannot be read"):
         Recommender.from_pretrained(tmp_path)
 
