@@ -158,7 +158,7 @@ class SearchSpace(FrozenConfig):
         """Settings of every row that is known beforehand, axes laid out, `row` among them."""
         for group in self.params:
             if not self._is_sampled(group):
-                yield from self._laid_out(group)
+                yield from self.laid_out(group)
 
     def sampled_group(self) -> dict[str, Any] | None:
         """The group with distributions: constants and `{sampler: arguments}`; None for a grid."""
@@ -172,7 +172,8 @@ class SearchSpace(FrozenConfig):
     def _is_sampled(self, group: dict[str, Any]) -> bool:
         return any(is_sampled(value) for value in group.values())
 
-    def _laid_out(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def laid_out(self, group: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        """Settings of every row of a group without distributions: `base`, and a value of each axis."""
         names = list(group)
         axes = [value["grid"] if axis_kind(value) == "grid" else [value] for value in group.values()]
         for values in itertools.product(*axes):

@@ -9,14 +9,17 @@ from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
+import yaml
+
 from orchestrator.console import complain, progress
 from orchestrator.planning.plan import make_plan
 from orchestrator.report.results import collect, replace_file
-from orchestrator.space.search_space import load_search_space
+from orchestrator.space.search_space import SearchSpace, load_search_space
 from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.study.page import DATA_FACTS
 from orchestrator.study.questions import TIERS
+from orchestrator.study.rates import BEFORE_RATES, chosen_rates, with_rates
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
 
@@ -60,7 +63,7 @@ class Study:
             The sweep's exit code, 0 if there was nothing to run.
         """
         self.record.mkdir(parents=True, exist_ok=True)
-        space = load_search_space(f"study/{question}", self.settings)
+        space = self._space(question)
         plan = make_plan(space)
         wanted = list(dict.fromkeys(trial.stage_id for trial in plan.trials))
         for row in wanted:
@@ -68,7 +71,7 @@ class Study:
             keep_row(self.stages, row, self.rows)
         missing = [row for row in wanted if not self.rows.is_done(row)]
         progress(f"{question}: {len(wanted) - len(missing)} of {len(wanted)} rows are kept")
-        code = self._sweep(question, wanted) if missing else 0
+        code = self._sweep(question, space, wanted) if missing else 0
         table = collect(plan.trials, self.rows.root, read_test=space.select.read_test)
         # Where the file lay is nobody's business.
         table = table.assign(**{_PATH: [Path(path).name for path in table[_PATH]]})
@@ -85,12 +88,19 @@ class Study:
             facts = {"file": name, **sizes, "fingerprint": data.fingerprint}
             replace_file(self.record / DATA_FACTS, json.dumps(facts, indent=2) + "\n")
 
-    def _sweep(self, question: str, rows: Sequence[str]) -> int:
+    def _space(self, question: str) -> SearchSpace:
+        space = load_search_space(f"study/{question}", self.settings)
+        return space if question in BEFORE_RATES else with_rates(space, chosen_rates(self.record))
+
+    def _sweep(self, question: str, space: SearchSpace, rows: Sequence[str]) -> int:
         # Another data set or a changed file is another sweep.
         name = f"study-{question}-{sha256(','.join(rows).encode()).hexdigest()[:8]}"
-        command = [sys.executable, str(ROOT / "orchestrator" / "sweep.py"), f"study/{question}", "--name", name]
+        # As it is now, settings and chosen rates in it.
+        file = self.storage / "study" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(file, yaml.safe_dump(space.model_dump(mode="json"), sort_keys=False))
+        command = [sys.executable, str(ROOT / "orchestrator" / "sweep.py"), str(file), "--name", name]
         command += ["--storage", str(self.storage)]
-        command += [text for setting in self.settings for text in ("--set", setting)]
         if SweepFolder(self.storage, name).exists:
             command.append("--resume")
         with subprocess.Popen(command) as sweep:

@@ -11,15 +11,16 @@ import pytest
 from orchestrator.planning.plan import Plan, make_plan, wanted
 from orchestrator.report.rank_reader import RankReader
 from orchestrator.report.results import collect
-from orchestrator.space.search_space import SPACES_FOLDER
+from orchestrator.space.search_space import SPACES_FOLDER, load_search_space
 from orchestrator.storage.stages import StageStore
 from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.page import page_text, write_page
 from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
+from orchestrator.study.rates import BEFORE_RATES, chosen_rates, with_rates
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
-from slmrec_core.errors import CheckpointError
+from slmrec_core.errors import CheckpointError, ConfigError
 from tests.orchestrator.fake_stages import write_stage
 from tests.orchestrator.small_spaces import only, plan_of, space_of
 
@@ -165,15 +166,14 @@ def test_a_question_runs_what_is_not_kept_and_nothing_twice(
     assert not one.record.exists()
     monkeypatch.setattr(study, "load_search_space", lambda name, settings: space)
     monkeypatch.setattr(study.SequenceDataset, "load", lambda folder: dataset)
-    assert one.answer("depth") == 0
+    assert one.answer("baseline") == 0
     (command,) = calls
-    assert command[2] == "study/depth"
-    assert command[-2:] == ["--set", "seeds=2"]
+    assert load_search_space(command[2], []) == space, "settings and rates are in the file"
     assert json.loads((one.record / "data.json").read_text())["users"] == dataset.num_users
-    frame = pd.read_csv(one.record / "depth.csv")
+    frame = pd.read_csv(one.record / "baseline.csv")
     assert (frame["status"] == "finished").all()
     shutil.rmtree(one.storage)
-    assert one.answer("depth") == 0
+    assert one.answer("baseline") == 0
     assert len(calls) == 1, "kept rows are done, on any machine"
     assert one.stages.is_done(only(plan_of(FINETUNE), "finetune").stage_id)
 
@@ -183,10 +183,74 @@ def test_a_question_that_was_interrupted_before_its_first_row_says_what_is_missi
 ) -> None:
     one = study.Study(tmp_path / "storage", tmp_path / "study", [])
     monkeypatch.setattr(study, "load_search_space", lambda name, settings: space_of(FINETUNE))
-    monkeypatch.setattr(study.Study, "_sweep", lambda self, question, rows: 130)
+    monkeypatch.setattr(study.Study, "_sweep", lambda self, question, space, rows: 130)
     assert one.run(1) == 130
     frame = pd.read_csv(one.record / "baseline.csv")
     assert (frame["status"] == "missing").all()
+
+
+def search_table(record: Path, valid: dict[tuple[int, float], float]) -> None:
+    rows = [
+        {"row": "finetune", "method": "finetune", "num_layers": depth, "teacher_layers": None, "num_blocks": None,
+         "seed": 0, "training.learning_rate": rate, "stage_id": f"{depth}-{rate}", "valid/ndcg_at_10": value}
+        for (depth, rate), value in valid.items()
+    ]  # fmt: skip
+    record.mkdir(parents=True)
+    pd.DataFrame(rows).assign(status="finished").to_csv(record / "learning_rate.csv", index=False)
+
+
+RATES = {0: 3.0e-3, 1: 3.0e-3, 2: 1.0e-3, 4: 1.0e-3, 8: 3.0e-4, 30: 3.0e-4}
+
+
+def test_the_rate_of_a_depth_is_the_best_on_valid(tmp_path: Path) -> None:
+    valid = {(depth, rate): 0.1 for depth in RATES for rate in (3.0e-4, 1.0e-3, 3.0e-3)}
+    search_table(tmp_path / "study", valid | dict.fromkeys(RATES.items(), 0.2))
+    assert chosen_rates(tmp_path / "study") == RATES
+
+
+def test_without_a_finished_search_there_are_no_rates(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"which must be finished first, got 1 rows .* Run tier 1"):
+        chosen_rates(tmp_path)
+    search_table(tmp_path / "study", {(1, 1.0e-3): 0.1, (2, 1.0e-3): 0.1})
+    table = tmp_path / "study" / "learning_rate.csv"
+    table.write_text(table.read_text().replace("finished", "missing", 1))
+    with pytest.raises(ConfigError, match="got 1 rows without a result"):
+        chosen_rates(tmp_path / "study")
+
+
+SYNTHETIC = ["data.path=synthetic", "seeds=1"]
+QUESTIONS_WITH_RATES = [name for names in TIERS.values() for name in names if name not in BEFORE_RATES]
+
+
+@pytest.mark.parametrize("question", QUESTIONS_WITH_RATES)
+def test_every_model_of_a_question_is_trained_with_the_rate_of_its_depth(question: str) -> None:
+    space = load_search_space(f"study/{question}", SYNTHETIC)
+    plan, rated = make_plan(space), make_plan(with_rates(space, RATES))
+    assert [trial.trial_id.rpartition("-")[0] for trial in rated.trials] == [
+        trial.trial_id.rpartition("-")[0] for trial in plan.trials
+    ], "the rows are the same"
+    trained = [stage for stage in rated.stages.values() if stage.kind in ("finetune", "distill")]
+    assert trained
+    for stage in trained:
+        model, training = stage.settings["model"], stage.settings["training"]
+        assert training["learning_rate"] == RATES[model["num_layers"]], stage.stage_id  # type: ignore[index, call-overload]
+
+
+def test_the_teacher_of_a_student_is_a_row_of_the_depths() -> None:
+    spaces = {
+        name: with_rates(load_search_space(f"study/{name}", SYNTHETIC), RATES) for name in ("depth", "distillation")
+    }
+    depth, distillation = (make_plan(space) for space in spaces.values())
+    teachers = {stage.inputs["teacher"] for stage in distillation.of_kind("distill") if "teacher" in stage.inputs}
+    assert len(teachers) == 1
+    assert teachers < {stage.stage_id for stage in depth.of_kind("finetune")}
+
+
+def test_a_rate_that_a_group_names_is_kept_and_a_depth_that_was_not_searched_is_told() -> None:
+    own = space_of(FINETUNE | {"training.learning_rate": 7.0e-4}, {"method": "sasrec"})
+    assert list(with_rates(own, {}).fixed_groups()) == list(own.fixed_groups())
+    with pytest.raises(ConfigError, match=r"got 4 layers beside \[1\]"):
+        with_rates(space_of(FINETUNE), {1: 1.0e-3})
 
 
 def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
