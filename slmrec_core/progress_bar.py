@@ -1,10 +1,15 @@
 """Bars over long work, for people at a terminal; `SLMREC_QUIET=1` turns them off."""
 
+import io
 import os
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 QUIET = "SLMREC_QUIET"
 _SHORT_S = 1.0
@@ -20,6 +25,38 @@ def bar(items: Iterable[Item], what: str, total: int, shown: bool = True) -> Ite
         total: How many.
         shown: False = another process shows it.
     """
-    hidden = not shown or os.environ.get(QUIET) == "1"
-    # None = off unless standard error is a terminal.
-    return tqdm(items, what, total, leave=False, delay=_SHORT_S, disable=True if hidden else None)
+    return tqdm(items, what, total, leave=False, delay=_SHORT_S, disable=_off(shown))
+
+
+@contextmanager
+def bar_over_file(file: io.BufferedIOBase, what: str, size: int) -> Iterator[io.BufferedIOBase]:
+    """The rest of a file; a bar counts the bytes that are read from it, as `bar` counts items.
+
+    Args:
+        file: Open for reading.
+        what: It is, at the left of the bar.
+        size: Its bytes.
+    """
+    counting = tqdm(None, what, size, leave=False, delay=_SHORT_S, disable=_off(True), unit="B", unit_scale=True)
+    with counting as shown:
+        yield io.BufferedReader(_Counted(file, shown.update))
+
+
+class _Counted(io.RawIOBase):
+    """Tells how many bytes were read."""
+
+    def __init__(self, file: io.BufferedIOBase, tell: Callable[[int], object]) -> None:
+        self._file, self._tell = file, tell
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: "WriteableBuffer") -> int:
+        count = self._file.readinto(buffer)
+        self._tell(count)
+        return count
+
+
+def _off(shown: bool) -> bool | None:
+    """For tqdm, whose None is: off unless standard error is a terminal."""
+    return True if not shown or os.environ.get(QUIET) == "1" else None

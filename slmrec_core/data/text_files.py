@@ -13,6 +13,7 @@ from isal import igzip, isal_zlib
 
 from slmrec_core.data.columns import RowNames
 from slmrec_core.errors import DataError
+from slmrec_core.progress_bar import bar_over_file
 
 READ_FAULTS: tuple[type[Exception], ...] = (OSError, EOFError, isal_zlib.error)  # type: ignore[assignment]
 """What opening and reading a file raise: it is not there, is cut short, or is damaged inside."""
@@ -64,10 +65,13 @@ class TextSource:
 
 @contextlib.contextmanager
 def opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """The content of a file as a stream, gzip and Zstandard undone on the way; this and reading raise `READ_FAULTS`."""
-    with path.open("rb") as file:
-        magic = file.read(len(_ZSTD_MAGIC))
-        file.seek(0)
+    """The content of a file as a stream, gzip and Zstandard undone on the way; this and reading raise `READ_FAULTS`.
+
+    A bar shows how much of the file is read, where that takes long.
+    """
+    with path.open("rb") as raw, bar_over_file(raw, path.name, path.stat().st_size) as file:
+        magic = raw.read(len(_ZSTD_MAGIC))
+        raw.seek(0)
         if magic.startswith(_GZIP_MAGIC):
             # A third of zlib's time, which was most of reading a file.
             yield igzip.IGzipFile(fileobj=file, mode="rb")  # type: ignore[no-untyped-call]
