@@ -30,9 +30,10 @@ _YOUNGER_SETTINGS: dict[str, object] = {
     "split": "leave_one_out",
     "split_quantiles": [0.8, 0.9],
     "split_times": None,
+    "network.block": "masked",
 }
-"""Settings of the data that are younger than stages in people's stores, by the value under which all is as it was
-before: with it they are left out of the hash, so that those stages are found."""
+"""Settings of data and SASRec that are younger than stages in people's stores, by the value under which all is as it
+was before: with it they are left out of the hash, so that those stages are found."""
 
 
 @dataclass
@@ -151,16 +152,13 @@ class StagePlanner:
         settings = {**dotted(config), "source": self._plan.source(config), "min_events": self.experiment.min_events}
         # Content counts, not where it lies.
         del settings["path"]
-        for name, default in _YOUNGER_SETTINGS.items():
-            if settings[name] == default:
-                del settings[name]
-        return self._add("data", settings, {})
+        return self._add("data", _without_younger(settings), {})
 
     def item_table(self) -> str:
         """SASRec."""
         table = self._shared(method="sasrec")
         settings = {
-            "item_table": dotted(table.experiment.item_table),
+            "item_table": _without_younger(dotted(table.experiment.item_table)),
             "max_seq_len": table.experiment.max_seq_len,
             "evaluation": _evaluation(table.experiment),
             "seed": table.experiment.seed,
@@ -241,6 +239,10 @@ class StagePlanner:
     def _add(self, kind: str, settings: dict[str, Any], inputs: dict[str, str]) -> str:
         # Tuples become lists as they would on disk, so that a plan read back has the same hashes.
         return self._plan.add(Stage.of(kind, json.loads(json.dumps(settings)), inputs), self.experiment)
+
+
+def _without_younger(settings: dict[str, object]) -> dict[str, object]:
+    return {n: value for n, value in settings.items() if n not in _YOUNGER_SETTINGS or value != _YOUNGER_SETTINGS[n]}
 
 
 def _evaluation(experiment: ExperimentConfig) -> dict[str, object]:

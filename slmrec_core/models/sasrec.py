@@ -1,6 +1,7 @@
 """SASRec (arXiv:1808.09781) with full cross entropy: the baseline of every report, and the frozen item table."""
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -24,6 +25,10 @@ class SASRecConfig(FrozenConfig):
     """Attention heads; divides `item_dim`."""
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Dropout on inputs, attention and feed-forward, probability."""
+    block: Literal["masked", "padded"] = "masked"
+    """`masked`: attention sees items alone. `padded`: that of the runs that rank best on Amazon's sets (RecBoard): it
+    also sees the empty places in front of a history shorter than `max_seq_len`, so that it may look at nothing; its
+    output has no dropout, the feed-forward layer is added to its normalised input, and biases begin at 0."""
 
 
 class SASRec(nn.Module):
@@ -51,6 +56,10 @@ class SASRec(nn.Module):
                 nn.init.xavier_normal_(parameter)
         with torch.no_grad():
             self.item_embedding.weight[PAD_ITEM].zero_()
+            if config.block == "padded":
+                for module in self.modules():
+                    if isinstance(module, nn.Linear):
+                        module.bias.zero_()
 
     @property
     def item_table(self) -> Float[Tensor, "row item_dim"]:
@@ -73,9 +82,15 @@ class SASRec(nn.Module):
         scale = self.item_embedding.embedding_dim**0.5
         items, positions = self.item_embedding(item_ids[is_item]), self.position_embedding(from_end[is_item])
         states = self.dropout(items * scale + positions)
+        places = is_item if self.config.block == "masked" else self._places_at_the_end(is_item)
         for block in self.blocks:
-            states = block(states, is_item)
+            states = block(states, places)
         return HiddenStates({}, self.final_norm(states[read_mask[is_item]]))
+
+    def _places_at_the_end(self, is_item: Bool[Tensor, "batch seq"]) -> Bool[Tensor, "batch place"]:
+        """True = an item, in rows of `max_seq_len` whose last place has the newest one, however wide the batch is."""
+        num_places = self.position_embedding.num_embeddings
+        return torch.arange(num_places, device=is_item.device) >= num_places - is_item.sum(dim=1, keepdim=True)
 
     def score(self, user_vectors: Float[Tensor, "target item_dim"]) -> Float[Tensor, "target row"]:
         """Scores of all rows of the item table; row 0 is padding and gets −inf."""
@@ -89,12 +104,13 @@ class SASRec(nn.Module):
 
 
 class _Block(nn.Module):
-    """Attention whose queries alone are normalised, then a feed-forward layer; causal, right padding needs no mask."""
+    """Attention whose queries alone are normalised, then a feed-forward layer. It is causal: empty places behind the
+    items are never seen, those in front of them are, as zero vectors."""
 
     def __init__(self, config: SASRecConfig) -> None:
         super().__init__()
         width = config.item_dim
-        self.num_heads = config.num_heads
+        self.num_heads, self.is_padded = config.num_heads, config.block == "padded"
         self.attention_dropout = config.dropout
         self.query_norm, self.feed_forward_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         self.query, self.key, self.value, self.output = (nn.Linear(width, width) for _ in range(4))
@@ -104,23 +120,25 @@ class _Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def forward(
-        self, states: Float[Tensor, "item width"], is_item: Bool[Tensor, "batch seq"]
+        self, states: Float[Tensor, "item width"], places: Bool[Tensor, "batch place"]
     ) -> Float[Tensor, "item width"]:
         attended = nn.functional.scaled_dot_product_attention(
-            self._heads(self.query(self.query_norm(states)), is_item),
-            self._heads(self.key(states), is_item),
-            self._heads(self.value(states), is_item),
+            self._heads(self.query(self.query_norm(states)), places, self.query.bias),
+            self._heads(self.key(states), places, self.key.bias),
+            self._heads(self.value(states), places, self.value.bias),
             dropout_p=self.attention_dropout if self.training else 0.0,
             is_causal=True,
         )
-        states = states + self.dropout(self.output(attended.transpose(1, 2).flatten(-2)[is_item]))
-        update: Tensor = self.dropout(self.feed_forward(self.feed_forward_norm(states)))
-        return states + update
+        seen = self.output(attended.transpose(1, 2).flatten(-2)[places])
+        states = states + (seen if self.is_padded else self.dropout(seen))
+        normed = self.feed_forward_norm(states)
+        update: Tensor = self.dropout(self.feed_forward(normed))
+        return (normed if self.is_padded else states) + update
 
     def _heads(
-        self, states: Float[Tensor, "item width"], is_item: Bool[Tensor, "batch seq"]
-    ) -> Float[Tensor, "batch head seq part"]:
-        """Items at their places in the rows, zeros behind them: causal attention never gets there."""
-        rows = states.new_zeros(*is_item.shape, states.shape[-1])
-        rows[is_item] = states
-        return rows.view(*is_item.shape, self.num_heads, -1).transpose(1, 2)
+        self, states: Float[Tensor, "item width"], places: Bool[Tensor, "batch place"], bias: Float[Tensor, "width"]
+    ) -> Float[Tensor, "batch head place part"]:
+        """Items at their places in the rows; elsewhere what a map makes of a zero vector, its bias."""
+        rows = bias.expand(*places.shape, -1).clone()
+        rows[places] = states
+        return rows.view(*places.shape, self.num_heads, -1).transpose(1, 2)

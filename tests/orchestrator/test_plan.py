@@ -49,6 +49,7 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("seed", 1, BELOW_TABLE),
     ("max_seq_len", 20, BELOW_TABLE),
     ("item_table.network.item_dim", 32, BELOW_TABLE),
+    ("item_table.network.block", "padded", BELOW_TABLE),
     ("item_table.training.epochs", 3, BELOW_TABLE),
     ("item_table.training.learning_rate", 0.01, BELOW_TABLE),
     ("evaluation.mask_seen", False, BELOW_TABLE),

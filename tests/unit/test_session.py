@@ -92,7 +92,7 @@ def test_unknown_items_and_bad_k_are_refused_and_change_nothing(item_table: Tens
     session = model.session(["i1"])
     with pytest.raises(DataError, match="got \\['i99'\\]"):
         session.append("i99")
-    with pytest.raises(ConfigError, match="k must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="k must be a whole number, at least 1, got 0"):
         session.recommend(k=0)
     assert session.recommend().item_ids == model.recommend([["i1"]]).item_ids
 
