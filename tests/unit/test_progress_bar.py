@@ -10,7 +10,7 @@ import pytest
 
 from slmrec_core import progress_bar
 from slmrec_core.data import load_interactions, synthetic_interactions
-from slmrec_core.progress_bar import bar, bar_over_file
+from slmrec_core.progress_bar import bar, bar_over_file, unshown_bars
 
 
 class Terminal(io.StringIO):
@@ -56,6 +56,22 @@ def test_a_bar_over_a_file_counts_its_bytes(monkeypatch: pytest.MonkeyPatch) -> 
     with bar_over_file(io.BytesIO(bytes(3_000)), "log", 4_000) as file:
         assert file.read(1_000) + file.read() == bytes(3_000)
     assert "75%" in shown.getvalue()
+
+
+def test_bars_of_others_are_shown_where_ours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = terminal(monkeypatch)
+    for quiet, told in (("0", True), ("1", False)):
+        monkeypatch.setenv("SLMREC_QUIET", quiet)
+        with unshown_bars():
+            sys.stderr.write("a bar")
+        assert ("a bar" in shown.getvalue()) == told
+        shown.truncate(0)
+    monkeypatch.setenv("SLMREC_QUIET", "0")
+    plain = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", plain)
+    with unshown_bars():
+        sys.stderr.write("a bar")
+    assert plain.getvalue() == ""
 
 
 def test_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
