@@ -101,7 +101,7 @@ def read_model(folder: Path) -> StoredModel:
         if config[_VERSION] not in range(_OLDEST, FORMAT_VERSION + 1):
             raise CheckpointError(
                 f"model {folder}: {_VERSION} must be {_OLDEST} to {FORMAT_VERSION}, got {config[_VERSION]}."
-                " A newer slmrec wrote it, and can read it."
+                " Use the version of slmrec that wrote it."
             )
         hashes = config[_HASHES]
         found = {name: _sha256(folder / name) for name in (WEIGHTS, _ITEMS)}

@@ -26,7 +26,7 @@ class SASRecConfig(FrozenConfig):
     dropout: float = Field(default=0.3, ge=0.0, lt=1.0)
     """Dropout on inputs, attention and feed-forward, probability."""
     block: Literal["masked", "padded"] = "masked"
-    """`masked`: attention sees items alone. `padded`: that of the runs that rank best on Amazon's sets (RecBoard): it
+    """`masked`: attention sees items alone. `padded`: that of the best published runs on Amazon (CE-SCE-LLMRec): it
     also sees the empty places in front of a history shorter than `max_seq_len`, so that it may look at nothing; its
     output has no dropout, the feed-forward layer is added to its normalised input, and biases begin at 0."""
 

@@ -209,7 +209,9 @@ def test_a_newer_format_is_refused_before_its_files_are_read(item_table: Tensor,
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "format_version": 5}))
     (tmp_path / "model.safetensors").unlink()
-    with pytest.raises(CheckpointError, match="format_version must be 2 to 4, got 5. A newer slmrec wrote it"):
+    with pytest.raises(
+        CheckpointError, match="format_version must be 2 to 4, got 5. Use the version of slmrec that wrote it"
+    ):
         Recommender.from_pretrained(tmp_path)
 
 
