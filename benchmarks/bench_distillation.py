@@ -1,10 +1,10 @@
 """Distillation from stored teacher states: an epoch against a fine-tuning epoch of the same student.
 
 A student of four layers of SmolLM2-135M's shape, four blocks, Beauty's sequence lengths, 12,101 items, 256 windows per
-batch, bfloat16. The states of four teacher layers and the teacher's user vectors lie on disk, as the `states` stages
-keep them, and are read memory-mapped. Cosine and norm are compared with cross entropy alone; all terms (cosine, norm,
-three supervision heads) with cross entropy and the same heads, and so is what comes with the logit term, which the
-paper has not: two more softmaxes over the catalogue, the student's and the teacher's.
+batch, in the machine's fast precision. The states of four teacher layers and the teacher's user vectors lie on disk, as
+the `states` stages keep them, and are read memory-mapped. Cosine and norm are compared with cross entropy alone; all
+terms (cosine, norm, three supervision heads) with cross entropy and the same heads, and so is what comes with the logit
+term, which the paper has not: two more softmaxes over the catalogue, the student's and the teacher's.
 """
 
 import json
@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from benchmarks.harness import Goal, Report, arguments, interleaved
-from benchmarks.shapes import ITEM_DIM, SMOLLM2_135M, beauty_shaped, random_table, smollm2_shaped
+from benchmarks.shapes import ITEM_DIM, PRECISION, SMOLLM2_135M, beauty_shaped, random_table, smollm2_shaped
 from slmrec_core.data import SequenceDataset, epoch_batches
 from slmrec_core.distillation import (
     USER_VECTORS,
@@ -111,7 +111,7 @@ def main() -> None:
         "blocks": NUM_LAYERS,
         "steps": steps,
         "batch_size": BATCH_SIZE,
-        "precision": "bf16",
+        "precision": PRECISION,
         "threads": torch.get_num_threads(),
     }
     Report("distillation", options.size, REPEATS[options.size], settings, rows, goals).publish()

@@ -2,7 +2,7 @@
 
 Thirty layers by the authors' procedure, thirty and four layers by `Recommender.recommend`, and SASRec, all over test
 histories of Beauty's lengths and 12,101 items. The authors' side ends in the ten highest scores; ours also leaves out
-seen items and turns raw ids into columns and back. LLMs in bfloat16, SASRec in float32, all cores.
+seen items and turns raw ids into columns and back. LLMs in the machine's fast precision, SASRec in float32, all cores.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ import torch
 
 from benchmarks.authors_procedure import authors_model, left_padded
 from benchmarks.harness import Goal, Report, arguments, interleaved
-from benchmarks.shapes import BEAUTY_ITEMS, SMOLLM2_135M, beauty_shaped, random_table, smollm2_shaped
+from benchmarks.shapes import BEAUTY_ITEMS, PRECISION, SMOLLM2_135M, beauty_shaped, random_table, smollm2_shaped
 from slmrec_core import Recommender, RecommenderModel, SASRec, SASRecConfig
 
 MAX_SEQ_LEN = 50
@@ -60,7 +60,7 @@ def main() -> None:
         "lengths": "Amazon Beauty 5-core",
         "items": BEAUTY_ITEMS,
         "k": K,
-        "precision": "bf16, SASRec fp32",
+        "precision": f"{PRECISION}, SASRec fp32",
         "threads": torch.get_num_threads(),
         "sasrec_over_4_layers": rate["SASRec"] / rate["ours, 4 layers"],
     }

@@ -18,11 +18,11 @@ import torch
 
 from benchmarks.authors_procedure import AuthorsModel, left_padded, training_batches, training_step
 from benchmarks.harness import Goal, Report, Size, arguments
+from benchmarks.shapes import DTYPE, PRECISION
 from orchestrator.console import progress
 from slmrec_core.data import SequenceDataset, load_interactions, seen_items
 from slmrec_core.distillation import NoTeacher, Objective
 from slmrec_core.experiment import ExperimentConfig
-from slmrec_core.hardware import fast_precision
 from slmrec_core.metrics import ndcg, rank_targets
 from slmrec_core.models.backbone import Backbone, open_backbone
 from slmrec_core.models.decoder import load_decoder
@@ -61,9 +61,8 @@ class Setting:
 def our_epochs(setting: Setting) -> list[tuple[float, float]]:
     """Seconds since the start and best valid NDCG@10 after each ranking of `fit`."""
     experiment, device = setting.experiment, torch.device("cpu")
-    dtype = torch.bfloat16 if fast_precision() == "bf16" else torch.float32
     seed_torch(setting.seed, "student")
-    model = RecommenderModel.from_backbone(experiment.student_model(), setting.backbone, setting.item_table, dtype)
+    model = RecommenderModel.from_backbone(experiment.student_model(), setting.backbone, setting.item_table, DTYPE)
     engine = SingleProcessEngine(Objective(model), experiment.training, device)
     evaluator = Evaluator(setting.dataset, experiment.max_seq_len, experiment.evaluation, device)
     data = TrainingData(setting.dataset, experiment.max_seq_len, experiment.training)
@@ -174,7 +173,7 @@ def main() -> None:
         "layers": setting.experiment.student.num_layers,
         "authors_epochs": epochs,
         **OUR_TRAINING,
-        "precision": fast_precision(),
+        "precision": PRECISION,
         "threads": torch.get_num_threads(),
     }
     if options.size != "full":

@@ -7,7 +7,6 @@ turns in one process run, and a figure is the ratio of their medians.
 import argparse
 import json
 import os
-import platform
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -15,8 +14,11 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
 
+import torch
+
 from orchestrator.console import say
 from orchestrator.provenance import provenance
+from slmrec_core.hardware import hardware_name
 
 Size = Literal["smallest", "short", "full"]
 """`smallest`: seconds, for a test; `short`: what `make bench` runs; `full`: what README.md reports."""
@@ -85,7 +87,7 @@ class Report:
                 for goal in self.goals
             ],
             "cores": len(os.sched_getaffinity(0)),
-            "cpu": _cpu(),
+            "cpu": hardware_name(torch.device("cpu")),
             **provenance(),
         }
 
@@ -125,11 +127,3 @@ def _table(rows: list[dict[str, object]]) -> str:
 
 def _cell(value: object) -> str:
     return f"{value:,.4g}" if isinstance(value, float) else str(value)
-
-
-def _cpu() -> str:
-    try:
-        with open("/proc/cpuinfo", encoding="utf-8") as lines:
-            return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or "unknown"
