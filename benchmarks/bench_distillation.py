@@ -106,7 +106,7 @@ def main() -> None:
         Goal(f"{terms} over {baseline}", seconds[terms] / seconds[baseline], at_most=1.15)
         for terms, baseline in baselines.items()
     ]
-    settings = {
+    settings: dict[str, object] = {
         "layers": NUM_LAYERS,
         "blocks": NUM_LAYERS,
         "steps": steps,
