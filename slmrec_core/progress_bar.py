@@ -1,6 +1,7 @@
 """Bars over long work, for people at a terminal; `SLMREC_QUIET=1` turns them off."""
 
 import io
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -11,6 +12,8 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
+
+logger = logging.getLogger(__name__)
 
 QUIET = "SLMREC_QUIET"
 _SHORT_S = 1.0
@@ -45,12 +48,20 @@ def bar_over_file(file: io.BufferedIOBase, what: str, size: int) -> Iterator[io.
 
 @contextmanager
 def unshown_bars() -> Iterator[None]:
-    """Keeps what other libraries write on standard error, their bars above all, from where ours would not be."""
+    """Keeps what other libraries write on standard error, their bars above all, from where ours would not be.
+
+    What was kept back is logged, level DEBUG.
+    """
     if sys.stderr.isatty() and not _off(True):
         yield
-    else:
-        with redirect_stderr(io.StringIO()):
+        return
+    kept = io.StringIO()
+    try:
+        with redirect_stderr(kept):
             yield
+    finally:
+        if text := kept.getvalue().strip():
+            logger.debug("Not shown on standard error: %s", text)
 
 
 class _Counted(io.RawIOBase):

@@ -58,7 +58,9 @@ def test_a_bar_over_a_file_counts_its_bytes(monkeypatch: pytest.MonkeyPatch) -> 
     assert "75%" in shown.getvalue()
 
 
-def test_bars_of_others_are_shown_where_ours_are(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bars_of_others_are_shown_where_ours_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     shown = terminal(monkeypatch)
     for quiet, told in (("0", True), ("1", False)):
         monkeypatch.setenv("SLMREC_QUIET", quiet)
@@ -69,9 +71,10 @@ def test_bars_of_others_are_shown_where_ours_are(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("SLMREC_QUIET", "0")
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stderr", plain)
-    with unshown_bars():
+    with caplog.at_level("DEBUG"), unshown_bars():
         sys.stderr.write("a bar")
     assert plain.getvalue() == ""
+    assert "a bar" in caplog.text
 
 
 def test_nobody_else_does(monkeypatch: pytest.MonkeyPatch) -> None:
