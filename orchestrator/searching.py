@@ -20,6 +20,7 @@ from orchestrator.report.results import Ending
 from orchestrator.space.axes import extremes
 from orchestrator.space.search_space import SearchSpace
 from orchestrator.storage.failures import read_failure
+from orchestrator.storage.metrics_tail import MetricsTail
 from orchestrator.storage.payload import append_record
 from orchestrator.storage.sweep_folder import write_json
 from orchestrator.training.job import Job
@@ -120,9 +121,7 @@ class Search:
         point = self._point(job)
         point.metrics = {k: float(v) for k, v in result.items() if isinstance(v, int | float) and "/" in k}
         point.best_value = float(result["best_value"])
-        folder = self._reports / job.stage.stage_id
-        folder.mkdir(parents=True, exist_ok=True)
-        append_record(folder, EpochRecord(int(result["epoch"]), int(1000 * time.time()), point.metrics))
+        self._keep(job, EpochRecord(int(result["epoch"]), int(1000 * time.time()), point.metrics))
         self._write()
 
     def end(self, job: Job) -> None:
@@ -149,6 +148,18 @@ class Search:
                 failures[trial.stage_id] = f"{trial.trial_id}: {point.error or 'it failed, and nothing says why.'}"
         trials = {trial.trial_id: trial for trial in self._trials}
         return SearchOutcome(list(trials.values()), endings, failures, self._chosen())
+
+    def _keep(self, job: Job, record: EpochRecord) -> None:
+        """Adds a record to what the point reported, after those that an earlier start was killed before it heard of."""
+        stage_id = job.stage.stage_id
+        folder = self._reports / stage_id
+        folder.mkdir(parents=True, exist_ok=True)
+        kept = {row.step for row in MetricsTail(self._reports, stage_id).read()}
+        # A builder that goes on from a checkpoint writes all epochs of it before its first report.
+        for row in MetricsTail(job.store.root, stage_id).read():
+            if row.step < record.step and row.step not in kept:
+                append_record(folder, EpochRecord(row.step, row.timestamp_ms, row.metrics))
+        append_record(folder, record)
 
     def _chosen(self) -> dict[str, Any] | None:
         judged = [point for point in self._points if point.ending != "failed" and point.best_value is not None]

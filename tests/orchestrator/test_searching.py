@@ -19,9 +19,12 @@ from orchestrator.runner import with_failures
 from orchestrator.searching import Search, run_search
 from orchestrator.space.search_space import SearchSpace
 from orchestrator.storage.failures import note_failure, read_failure
+from orchestrator.storage.metrics_tail import MetricsTail
+from orchestrator.storage.payload import append_record, write_records
 from orchestrator.training.job import Job
 from orchestrator.tuning import Watcher
 from slmrec_core.errors import CheckpointError, TrialFailedError
+from slmrec_core.training.loop import EpochRecord
 from tests.orchestrator.small_spaces import space_of
 
 DRAWN: dict[str, Any] = {"method": "distill", "distillation.cosine_weight": {"loguniform": [0.1, 1.0]}}
@@ -173,6 +176,22 @@ def test_what_a_point_reports_is_kept_where_the_mirror_finds_it(tmp_path: Path) 
     rows = [json.loads(line) for line in lines]
     assert [row["step"] for row in rows] == [1, 2]
     assert rows[1]["metrics"] == {"train/loss": 1.5, "valid/ndcg_at_10": 0.2}
+
+
+def test_what_an_earlier_start_did_not_hear_before_it_was_killed_is_kept_too(tmp_path: Path) -> None:
+    search, _ = search_of(tmp_path)
+    job = search.draw()
+    # A builder that goes on from the checkpoint of its second epoch; nobody heard of the first two.
+    with job.store.build(job.stage, {}) as folder:
+        write_records(folder, [EpochRecord(step, 100 * step, {"train/loss": 3.0 / step}) for step in (1, 2)])
+        for epoch in (3, 4):
+            metrics = {"train/loss": 3.0 / epoch, "valid/ndcg_at_10": 0.1}
+            search.note(job, {**metrics, "epoch": epoch, "best_value": 0.1})
+            append_record(folder, EpochRecord(epoch, 100 * epoch, metrics))
+        kept = MetricsTail(tmp_path / "sweeps/one/search", job.stage.stage_id).read()
+    assert [row.step for row in kept] == [1, 2, 3, 4]
+    assert [row.metrics["train/loss"] for row in kept] == [3.0, 1.5, 1.0, 0.75]
+    assert [row.timestamp_ms for row in kept[:2]] == [100, 200], "the mirror may have them: the same point again"
 
 
 def test_a_trial_that_reports_nothing_has_no_worth(tmp_path: Path) -> None:
