@@ -71,7 +71,7 @@ def test_bars_of_others_are_shown_where_ours_are(
     monkeypatch.setenv("SLMREC_QUIET", "0")
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stderr", plain)
-    with caplog.at_level("DEBUG"), unshown_bars():
+    with caplog.at_level("DEBUG", logger=progress_bar.__name__), unshown_bars():
         sys.stderr.write("a bar")
     assert plain.getvalue() == ""
     assert "a bar" in caplog.text
