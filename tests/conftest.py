@@ -20,15 +20,6 @@ hypothesis.settings.register_profile("no-deadline", deadline=None)
 hypothesis.settings.load_profile("no-deadline")
 
 
-# Before pytest-xdist's own hook, which reads the groups.
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """How pytest-xdist deals tests out: a file at a time, and all that use the cluster to one process."""
-    for item in items:
-        group = "cluster" if item.get_closest_marker("ray") else item.nodeid.partition("::")[0]
-        item.add_marker(pytest.mark.xdist_group(group))
-
-
 @pytest.fixture(scope="session")
 def tiny_dataset() -> SequenceDataset:
     """24 users on a ring of 12 items, histories of 8 to 28 events."""
