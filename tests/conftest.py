@@ -1,6 +1,12 @@
 """Shape and type checks for the whole suite, and the small data sets that tests share."""
 
-import jaxtyping
+import os
+
+# Tensors here are tiny: more threads only wait for one another, and for the other processes of a shared machine. Before
+# torch is imported, and for the processes that tests start as well.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+import jaxtyping  # noqa: E402
 
 # Before anything of ours is imported: every signature with a shape is then checked at every call.
 jaxtyping.install_import_hook(["slmrec_core"], "beartype.beartype")
@@ -11,9 +17,6 @@ import torch  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from slmrec_core.data import SequenceDataset, synthetic_interactions  # noqa: E402
-
-# Tensors here are tiny: more threads only wait for one another, and for the other processes of a shared machine.
-torch.set_num_threads(1)
 
 # A law holds however long the machine takes to try it.
 hypothesis.settings.register_profile("no-deadline", deadline=None)
