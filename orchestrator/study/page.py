@@ -44,6 +44,8 @@ def page_text(record: Path) -> str:
         found = paired_comparisons(frame, record / "rows", listed=listed) if listed else []
         tests |= {test.name: test for test in found}
         parts.append(_section(question, frame, found, record))
+        if still_open := [name for name in listed if name not in tests]:
+            parts.append(f"Not compared yet: {', '.join(still_open)}.")
     open_questions = [question for question in QUESTIONS if question.name not in {q.name for q, _ in answered}]
     if open_questions:
         parts.append("## Not answered yet\n\n" + "\n".join(f"- {question.title}" for question in open_questions))

@@ -33,6 +33,11 @@ QUESTIONS = (
         " bold; each table below names the rate that its rows were trained with.",
     ),
     Question(
+        "learning_rate_whole",
+        "The learning rate of the whole LLM",
+        "The same three rates for all 30 layers.",
+    ),
+    Question(
         "depth",
         "How many layers does ranking need?",
         "The first n layers of the LLM, fine-tuned; 0 layers are the two projections and the final norm alone.",
@@ -71,7 +76,8 @@ QUESTIONS = (
 )
 
 TIERS = {
-    1: ("baseline", "learning_rate", "depth", "probe", "distillation"),
+    1: ("baseline", "learning_rate", "depth", "distillation", "learning_rate_whole", "depth", "probe"),
     2: ("controls", "teachers", "paper"),
 }
-"""Names of the questions, in the order in which they are run."""
+"""Names of the questions, in the order in which they are run. The whole LLM takes most of the time and comes last:
+until its rate is chosen, `depth` is asked without it."""

@@ -1,4 +1,4 @@
-"""The learning rate of each depth, as the study's own small search chose it on valid, for the questions after it."""
+"""The learning rate of each depth, as the study's own small searches chose it on valid."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,67 +11,79 @@ from orchestrator.space.search_space import SearchSpace
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import dotted_defaults
 
-SEARCH = "learning_rate"
-"""The question that chooses."""
-BEFORE_RATES = ("baseline", SEARCH)
+SEARCHES = ("learning_rate", "learning_rate_whole")
+"""The questions that choose; the whole LLM costs most of the study and has its own."""
+BEFORE_RATES = ("baseline", *SEARCHES)
 """Questions that ask for no chosen rate."""
 _RATE, _TEACHERS_RATE = "training.learning_rate", "teacher_learning_rate"
 _DEPTH, _TEACHERS_DEPTH = "student.num_layers", "teacher.num_layers"
 
 
 def chosen_rates(record: Path) -> dict[int, float]:
-    """The rate that ranked best on valid, by number of layers.
+    """The rate that ranked best on valid, by number of layers; a depth counts once all its rates were tried.
 
     Args:
-        record: Of the study, with the table of the search.
-
-    Raises:
-        ConfigError: The search is not finished.
+        record: Of the study, with the tables of the searches.
     """
-    file = record / f"{SEARCH}.csv"
-    frame = pd.read_csv(file) if file.is_file() else pd.DataFrame({"status": ["missing"]})
-    if not (frame["status"] == "finished").all():
-        raise ConfigError(
-            f"study: the rates of the rows are those of the question {SEARCH!r}, which must be finished first, got"
-            f" {(frame['status'] != 'finished').sum()} rows without a result in {file}. Run tier 1."
-        )
-    chosen = best_settings(frame).frame
-    trained = chosen[chosen["method"] == "finetune"]
-    return {int(depth): float(rate) for depth, rate in zip(trained["num_layers"], trained[_RATE], strict=True)}
+    rates: dict[int, float] = {}
+    for file in (record / f"{name}.csv" for name in SEARCHES):
+        if file.is_file():
+            frame = pd.read_csv(file)
+            unfinished = frame.loc[frame["status"] != "finished", "num_layers"]
+            chosen = best_settings(frame[~frame["num_layers"].isin(unfinished)]).frame
+            trained = chosen[chosen["method"] == "finetune"]
+            rates |= {
+                int(depth): float(rate) for depth, rate in zip(trained["num_layers"], trained[_RATE], strict=True)
+            }
+    return rates
+
+
+def waiting_depths(space: SearchSpace, rates: Mapping[int, float]) -> set[int]:
+    """Numbers of layers that a space trains and whose rate is not chosen yet."""
+    rows = [row for group in space.params if _RATE not in group for row in space.laid_out(group)]
+    return {depth for row in rows for depth in _depths(row).values()} - rates.keys()
 
 
 def with_rates(space: SearchSpace, rates: Mapping[int, float]) -> SearchSpace:
-    """The same rows, every model that is trained with the rate of its depth; a group that names a rate keeps it.
+    """The rows whose rate is chosen, every model trained with that of its depth; a group that names a rate keeps it.
+
+    A test that compares a row which waits for its rate is left out with it.
 
     Raises:
-        ConfigError: A depth was not searched.
+        ConfigError: All rows wait.
     """
-    groups = []
+    groups: list[dict[str, Any]] = []
+    waiting = set()
     for group in space.params:
-        rows = [group] if _RATE in group else [_rated(row, rates) for row in space.laid_out(group)]
-        groups += [
-            {n: value for n, value in row.items() if n not in space.base or value != space.base[n]} for row in rows
-        ]
-    return SearchSpace.model_validate({**space.model_dump(), "params": groups})
+        if _RATE in group:
+            groups.append(group)
+            continue
+        for row in space.laid_out(group):
+            depths = _depths(row)
+            if set(depths.values()) <= rates.keys():
+                rated = {**row, **{name: rates[depth] for name, depth in depths.items()}}
+                groups.append({n: value for n, value in rated.items() if n not in space.base or value != space.base[n]})
+            else:
+                settings = {**dotted_defaults(), **row}
+                waiting.add(f"{row.get('row', settings['method'])}-{settings[_DEPTH]}")
+    if not groups:
+        raise ConfigError(
+            f"study: the rates of the rows are those of {' and '.join(SEARCHES)}, got none for"
+            f" {sorted(waiting_depths(space, rates))} layers. Run tier 1."
+        )
+    compare = [test for test in space.compare if not waiting & set(test.split(" vs "))]
+    return SearchSpace.model_validate({**space.model_dump(), "params": groups, "compare": compare})
 
 
-def _rated(row: Mapping[str, Any], rates: Mapping[int, float]) -> dict[str, Any]:
+def _depths(row: Mapping[str, Any]) -> dict[str, int]:
+    """Rates that a row is trained with: name of the setting → number of layers that it is for."""
     settings = {**dotted_defaults(), **row}
     depth, teachers_depth = int(settings[_DEPTH]), int(settings[_TEACHERS_DEPTH])
     match settings["method"]:
         case "finetune":
-            return {**row, _RATE: _rate(rates, depth)}
+            return {_RATE: depth}
         case "distill":
-            return {**row, _RATE: _rate(rates, depth), _TEACHERS_RATE: _rate(rates, teachers_depth)}
+            return {_RATE: depth, _TEACHERS_RATE: teachers_depth}
         case "probe":
-            return {**row, _RATE: _rate(rates, teachers_depth)}
-    return dict(row)
-
-
-def _rate(rates: Mapping[int, float], depth: int) -> float:
-    if depth not in rates:
-        raise ConfigError(
-            f"study: the question {SEARCH!r} must have searched the rate of every depth, got {depth} layers beside"
-            f" {sorted(rates)}. Add it there."
-        )
-    return rates[depth]
+            return {_RATE: teachers_depth}
+    return {}

@@ -19,7 +19,7 @@ from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder
 from orchestrator.study.page import DATA_FACTS
 from orchestrator.study.questions import TIERS
-from orchestrator.study.rates import BEFORE_RATES, chosen_rates, with_rates
+from orchestrator.study.rates import BEFORE_RATES, chosen_rates, waiting_depths, with_rates
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
 
@@ -90,7 +90,12 @@ class Study:
 
     def _space(self, question: str) -> SearchSpace:
         space = load_search_space(f"study/{question}", self.settings)
-        return space if question in BEFORE_RATES else with_rates(space, chosen_rates(self.record))
+        if question in BEFORE_RATES:
+            return space
+        rates = chosen_rates(self.record)
+        if waiting := waiting_depths(space, rates):
+            progress(f"{question}: rows with {sorted(waiting)} layers wait for their learning rate")
+        return with_rates(space, rates)
 
     def _sweep(self, question: str, space: SearchSpace, rows: Sequence[str]) -> int:
         # Another data set or a changed file is another sweep.

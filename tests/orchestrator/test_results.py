@@ -237,11 +237,11 @@ def test_a_student_without_a_teacher_is_compared_with_its_depth_alone(stages: Pa
 def test_listed_comparisons_are_the_family_whatever_the_methods(study: Study) -> None:
     listed = ["finetune-4 vs sasrec-0", "probe-1 vs finetune-8", "finetune-30 vs finetune-8"]
     found = paired_comparisons(study.frame, study.stages, listed=listed)
-    # What is not trained yet is left out.
+    # What is not trained yet is left out, and counts in the correction all the same.
     assert [c.name for c in found] == listed[:2]
     assert [c.num_seeds for c in found] == [2, 2]
     smallest = min(found, key=lambda c: c.p_value)
-    assert smallest.p_value_holm == pytest.approx(min(1.0, 2 * smallest.p_value))
+    assert smallest.p_value_holm == pytest.approx(min(1.0, 3 * smallest.p_value))
     means = study.frame.groupby(["row", "num_layers"])["test/ndcg_at_10"].mean()
     assert found[1].difference == pytest.approx(means["probe", 1] - means["finetune", 8])
 

@@ -17,7 +17,7 @@ from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.page import page_text, write_page
 from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
-from orchestrator.study.rates import BEFORE_RATES, chosen_rates, with_rates
+from orchestrator.study.rates import BEFORE_RATES, chosen_rates, waiting_depths, with_rates
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import CheckpointError, ConfigError
@@ -189,14 +189,14 @@ def test_a_question_that_was_interrupted_before_its_first_row_says_what_is_missi
     assert (frame["status"] == "missing").all()
 
 
-def search_table(record: Path, valid: dict[tuple[int, float], float]) -> None:
+def search_table(record: Path, valid: dict[tuple[int, float], float], name: str = "learning_rate") -> None:
     rows = [
         {"row": "finetune", "method": "finetune", "num_layers": depth, "teacher_layers": None, "num_blocks": None,
          "seed": 0, "training.learning_rate": rate, "stage_id": f"{depth}-{rate}", "valid/ndcg_at_10": value}
         for (depth, rate), value in valid.items()
     ]  # fmt: skip
-    record.mkdir(parents=True)
-    pd.DataFrame(rows).assign(status="finished").to_csv(record / "learning_rate.csv", index=False)
+    record.mkdir(parents=True, exist_ok=True)
+    pd.DataFrame(rows).assign(status="finished").to_csv(record / f"{name}.csv", index=False)
 
 
 RATES = {0: 3.0e-3, 1: 3.0e-3, 2: 1.0e-3, 4: 1.0e-3, 8: 3.0e-4, 30: 3.0e-4}
@@ -204,18 +204,35 @@ RATES = {0: 3.0e-3, 1: 3.0e-3, 2: 1.0e-3, 4: 1.0e-3, 8: 3.0e-4, 30: 3.0e-4}
 
 def test_the_rate_of_a_depth_is_the_best_on_valid(tmp_path: Path) -> None:
     valid = {(depth, rate): 0.1 for depth in RATES for rate in (3.0e-4, 1.0e-3, 3.0e-3)}
-    search_table(tmp_path / "study", valid | dict.fromkeys(RATES.items(), 0.2))
+    valid |= dict.fromkeys(RATES.items(), 0.2)
+    search_table(tmp_path / "study", {key: value for key, value in valid.items() if key[0] < 30})
+    assert chosen_rates(tmp_path / "study") == {depth: rate for depth, rate in RATES.items() if depth < 30}
+    search_table(
+        tmp_path / "study", {key: value for key, value in valid.items() if key[0] == 30}, "learning_rate_whole"
+    )
     assert chosen_rates(tmp_path / "study") == RATES
 
 
-def test_without_a_finished_search_there_are_no_rates(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"which must be finished first, got 1 rows .* Run tier 1"):
-        chosen_rates(tmp_path)
-    search_table(tmp_path / "study", {(1, 1.0e-3): 0.1, (2, 1.0e-3): 0.1})
+def test_a_depth_whose_search_is_not_finished_has_no_rate(tmp_path: Path) -> None:
+    assert chosen_rates(tmp_path) == {}
+    search_table(tmp_path / "study", {(1, 1.0e-3): 0.1, (1, 3.0e-3): 0.1, (2, 1.0e-3): 0.1})
     table = tmp_path / "study" / "learning_rate.csv"
     table.write_text(table.read_text().replace("finished", "missing", 1))
-    with pytest.raises(ConfigError, match="got 1 rows without a result"):
-        chosen_rates(tmp_path / "study")
+    assert chosen_rates(tmp_path / "study") == {2: 1.0e-3}
+
+
+def test_rows_wait_for_their_rate_and_what_is_compared_with_them_too(tmp_path: Path) -> None:
+    space = load_search_space("study/depth", SYNTHETIC)
+    rates = {depth: rate for depth, rate in RATES.items() if depth < 30}
+    assert waiting_depths(space, rates) == {30}
+    now = with_rates(space, rates)
+    rows = {trial.trial_id.rpartition("-")[0]: trial.stage_id for trial in make_plan(now).trials}
+    later = {trial.trial_id.rpartition("-")[0]: trial.stage_id for trial in make_plan(with_rates(space, RATES)).trials}
+    assert rows.items() < later.items()
+    assert {name for name in later if name not in rows} == {"finetune-30-seed0"}
+    assert now.compare == ["finetune-4 vs sasrec-0"]
+    with pytest.raises(ConfigError, match=r"got none for \[30\] layers. Run tier 1"):
+        with_rates(load_search_space("study/probe", SYNTHETIC), rates)
 
 
 SYNTHETIC = ["data.path=synthetic", "seeds=1"]
@@ -246,11 +263,10 @@ def test_the_teacher_of_a_student_is_a_row_of_the_depths() -> None:
     assert teachers < {stage.stage_id for stage in depth.of_kind("finetune")}
 
 
-def test_a_rate_that_a_group_names_is_kept_and_a_depth_that_was_not_searched_is_told() -> None:
+def test_a_rate_that_a_group_names_is_kept() -> None:
     own = space_of(FINETUNE | {"training.learning_rate": 7.0e-4}, {"method": "sasrec"})
     assert list(with_rates(own, {}).fixed_groups()) == list(own.fixed_groups())
-    with pytest.raises(ConfigError, match=r"got 4 layers beside \[1\]"):
-        with_rates(space_of(FINETUNE), {1: 1.0e-3})
+    assert waiting_depths(own, {}) == set()
 
 
 def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
@@ -269,6 +285,7 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     assert "| finetune | 2 |" in text
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
+    assert "Not compared yet: finetune-0 vs finetune-30, " in text
     assert "cannot be told here" in text
     assert (tmp_path / "study" / "figures" / "depth" / "depth_ndcg_at_10.png").is_file()
     assert page_text(one.record) == text, "from the same rows, the same page"
