@@ -26,7 +26,7 @@ sweep: install ## The default depth sweep on MovieLens-100K; ARGS="smoke --set s
 test: install ## All tests but those that need CUDA
 	$(BIN)/python -m pytest -m 'not gpu' -n auto --maxprocesses=4 --dist=loadfile --no-loadscope-reorder $(ARGS)
 
-study: install ## The redundancy study; TIER=1|2, ARGS="--set data.path=…"; goes on where it was stopped
+study: install ## The redundancy study; TIER=1|2|3, ARGS="--set data.path=…"; goes on where it was stopped
 	$(BIN)/python -m orchestrator.study --tier $(or $(TIER),1) $(ARGS)
 
 bench: install ## Every figure of speed, short form; benchmarks/README.md has the long one

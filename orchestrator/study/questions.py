@@ -73,11 +73,33 @@ QUESTIONS = (
         "One target a user, read at the end of the closing template, 30 items, a 128-wide table, the norm term as it is"
         " written; the table ranks the whole catalogue, the files hold the paper's 1 + 999 candidates beside it.",
     ),
+    Question(
+        "learning_rate_between",
+        "The learning rate of 15 and 22 layers",
+        "The same three rates for two depths between the shallow models and the whole LLM.",
+    ),
+    Question(
+        "between",
+        "Between 8 and 30 layers",
+        "Two more depths of the curve, each against the next.",
+    ),
+    Question(
+        "five_seeds",
+        "The headline rows with five seeds",
+        "Rows of the sections above, seeds 0 to 4.",
+    ),
+    Question(
+        "variants",
+        "Blocks, an online teacher, the literal norm term, scores",
+        "One change to *all* in each row: one or two blocks for four, the teacher trained beside its student, the norm"
+        " term as it is written, and the teacher's scores as one more term.",
+    ),
 )
 
 TIERS = {
     1: ("baseline", "learning_rate", "depth", "distillation", "learning_rate_whole", "depth", "probe"),
     2: ("controls", "teachers", "paper"),
+    3: ("learning_rate_between", "between", "five_seeds", "variants"),
 }
 """Names of the questions, in the order in which they are run. The whole LLM takes most of the time and comes last:
 until its rate is chosen, `depth` is asked without it."""

@@ -11,8 +11,8 @@ from orchestrator.space.search_space import SearchSpace
 from slmrec_core.errors import ConfigError
 from slmrec_core.experiment import dotted_defaults
 
-SEARCHES = ("learning_rate", "learning_rate_whole")
-"""The questions that choose; the whole LLM costs most of the study and has its own."""
+SEARCHES = ("learning_rate", "learning_rate_whole", "learning_rate_between")
+"""The questions that choose, the cheap one first."""
 BEFORE_RATES = ("baseline", *SEARCHES)
 """Questions that ask for no chosen rate."""
 _RATE, _TEACHERS_RATE = "training.learning_rate", "teacher_learning_rate"
@@ -82,8 +82,11 @@ def _depths(row: Mapping[str, Any]) -> dict[str, int]:
     match settings["method"]:
         case "finetune":
             return {_RATE: depth}
-        case "distill":
+        # An online teacher is trained in its student's steps.
+        case "distill" if settings["distillation.mode"] == "offline":
             return {_RATE: depth, _TEACHERS_RATE: teachers_depth}
+        case "distill":
+            return {_RATE: depth}
         case "probe":
             return {_RATE: teachers_depth}
     return {}

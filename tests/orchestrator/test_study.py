@@ -17,7 +17,7 @@ from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.page import page_text, write_page
 from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
-from orchestrator.study.rates import BEFORE_RATES, chosen_rates, waiting_depths, with_rates
+from orchestrator.study.rates import BEFORE_RATES, SEARCHES, chosen_rates, waiting_depths, with_rates
 from orchestrator.study.rows import keep_row, put_back
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import CheckpointError, ConfigError
@@ -189,7 +189,7 @@ def test_a_question_that_was_interrupted_before_its_first_row_says_what_is_missi
     assert (frame["status"] == "missing").all()
 
 
-def search_table(record: Path, valid: dict[tuple[int, float], float], name: str = "learning_rate") -> None:
+def search_table(record: Path, valid: dict[tuple[int, float], float], name: str) -> None:
     rows = [
         {"row": "finetune", "method": "finetune", "num_layers": depth, "teacher_layers": None, "num_blocks": None,
          "seed": 0, "training.learning_rate": rate, "stage_id": f"{depth}-{rate}", "valid/ndcg_at_10": value}
@@ -199,23 +199,22 @@ def search_table(record: Path, valid: dict[tuple[int, float], float], name: str 
     pd.DataFrame(rows).assign(status="finished").to_csv(record / f"{name}.csv", index=False)
 
 
-RATES = {0: 3.0e-3, 1: 3.0e-3, 2: 1.0e-3, 4: 1.0e-3, 8: 3.0e-4, 30: 3.0e-4}
+SYNTHETIC = ["data.path=synthetic", "seeds=1"]
+RATES = {0: 3.0e-3, 1: 3.0e-3, 2: 1.0e-3, 4: 1.0e-3, 8: 3.0e-4, 15: 3.0e-4, 22: 3.0e-4, 30: 3.0e-4}
 
 
 def test_the_rate_of_a_depth_is_the_best_on_valid(tmp_path: Path) -> None:
     valid = {(depth, rate): 0.1 for depth in RATES for rate in (3.0e-4, 1.0e-3, 3.0e-3)}
     valid |= dict.fromkeys(RATES.items(), 0.2)
-    search_table(tmp_path / "study", {key: value for key, value in valid.items() if key[0] < 30})
-    assert chosen_rates(tmp_path / "study") == {depth: rate for depth, rate in RATES.items() if depth < 30}
-    search_table(
-        tmp_path / "study", {key: value for key, value in valid.items() if key[0] == 30}, "learning_rate_whole"
-    )
+    for name in SEARCHES:
+        depths = {stage.num_layers for stage in make_plan(load_search_space(f"study/{name}", SYNTHETIC)).trials}
+        search_table(tmp_path / "study", {key: value for key, value in valid.items() if key[0] in depths}, name)
     assert chosen_rates(tmp_path / "study") == RATES
 
 
 def test_a_depth_whose_search_is_not_finished_has_no_rate(tmp_path: Path) -> None:
     assert chosen_rates(tmp_path) == {}
-    search_table(tmp_path / "study", {(1, 1.0e-3): 0.1, (1, 3.0e-3): 0.1, (2, 1.0e-3): 0.1})
+    search_table(tmp_path / "study", {(1, 1.0e-3): 0.1, (1, 3.0e-3): 0.1, (2, 1.0e-3): 0.1}, "learning_rate")
     table = tmp_path / "study" / "learning_rate.csv"
     table.write_text(table.read_text().replace("finished", "missing", 1))
     assert chosen_rates(tmp_path / "study") == {2: 1.0e-3}
@@ -235,7 +234,6 @@ def test_rows_wait_for_their_rate_and_what_is_compared_with_them_too(tmp_path: P
         with_rates(load_search_space("study/probe", SYNTHETIC), rates)
 
 
-SYNTHETIC = ["data.path=synthetic", "seeds=1"]
 QUESTIONS_WITH_RATES = [name for names in TIERS.values() for name in names if name not in BEFORE_RATES]
 
 
