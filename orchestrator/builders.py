@@ -10,6 +10,7 @@ import ray
 
 from orchestrator.console import progress
 from orchestrator.planning.plan import Plan, wanted, waves
+from orchestrator.planning.trial import Trial
 from orchestrator.provenance import provenance
 from orchestrator.resources import Allocation
 from orchestrator.storage.failures import note_failure, read_failure
@@ -155,10 +156,20 @@ def say_absent_terms(name: str, experiment: ExperimentConfig) -> None:
 
 
 def labels(plan: Plan) -> dict[str, str]:
-    """Names of stages for people: `finetune-4-seed0`; those behind no row keep their id."""
+    """Names of stages for people: `finetune-4-seed0`, and the settings in which rows of that name differ; those behind
+    no row keep their id."""
     names = {stage_id: stage_id for stage_id in plan.stages}
+    alike: dict[tuple[str, int, int], list[Trial]] = {}
+    for trial in plan.trials:
+        alike.setdefault((trial.row, trial.num_layers, trial.seed), []).append(trial)
     for trial in reversed(plan.trials):
-        names[trial.stage_id] = f"{trial.row}-{trial.num_layers}-seed{trial.seed}"
+        others = [other.settings for other in alike[trial.row, trial.num_layers, trial.seed]]
+        own = [
+            f"{name}={value}"
+            for name, value in trial.settings.items()
+            if any(other.get(name) != value for other in others)
+        ]
+        names[trial.stage_id] = " ".join([f"{trial.row}-{trial.num_layers}-seed{trial.seed}", *own])
     return names
 
 

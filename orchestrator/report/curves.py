@@ -112,9 +112,13 @@ def best_settings(frame: pd.DataFrame, select_metric: str = SELECT_METRIC) -> Se
                     f"select.metric: {row} with {num_layers} layers has {settings.ngroups} settings to choose from, got"
                     f" no {select_metric}. Name a metric that is measured."
                 )
+            differing = [name for name in names if group[name].map(repr).nunique() > 1]
             means = settings[select_metric].mean()
             group = settings.get_group(means.idxmax())
-            notes.append(f"{row}, {num_layers} layers: best of {settings.ngroups} settings by {select_metric}.")
+            chosen = ", ".join(f"{name}={group[name].iloc[0]}" for name in differing)
+            notes.append(
+                f"{row}, {num_layers} layers: best of {settings.ngroups} settings by {select_metric}: {chosen}."
+            )
         kept.append(group)
     return Selection(pd.concat(kept), notes)
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from orchestrator.builders import labels
 from orchestrator.planning.plan import Plan, add_row, experiment_of, make_plan, waves
 from orchestrator.planning.shared_stages import plan_shared_stages
 from orchestrator.storage.stages import Stage, stage_id
@@ -491,3 +492,12 @@ def test_a_teacher_may_have_a_learning_rate_of_its_own() -> None:
     assert stage_ids(plan, "finetune") == stage_ids(at_that_rate, "finetune"), "it is the model fine-tuned so"
     with pytest.raises(ConfigError, match=r"teacher_learning_rate: an online teacher .* got 0\.0003"):
         plan_of({**DISTILL, "distillation.mode": "online"}, base={"teacher_learning_rate": 3.0e-4})
+
+
+def test_rows_that_differ_in_a_setting_alone_are_told_apart_in_the_log() -> None:
+    finetune = {"method": "finetune", "student.num_layers": {"grid": [1, 2]}}
+    names = labels(plan_of({**finetune, "training.learning_rate": {"grid": [1.0e-3, 3.0e-3]}})).values()
+    assert {name for name in names if name.startswith("finetune-2")} == {
+        "finetune-2-seed0 training.learning_rate=0.001", "finetune-2-seed0 training.learning_rate=0.003",
+    }  # fmt: skip
+    assert "finetune-2-seed0" in labels(plan_of(finetune)).values()

@@ -170,7 +170,9 @@ def test_among_several_settings_the_best_on_valid_is_drawn_and_noted(stages: Pat
     frame = collect([weak, strong], stages)
     chosen = best_settings(frame)
     assert chosen.frame["trial_id"].tolist() == [strong.trial_id]
-    assert chosen.notes == ["distill, 4 layers: best of 2 settings by valid/ndcg_at_10."]
+    assert chosen.notes == [
+        "distill, 4 layers: best of 2 settings by valid/ndcg_at_10: distillation.cosine_weight=1.0."
+    ]
     assert at(curves(frame, stages), "distill", 4).mean == frame["test/ndcg_at_10"][1]
     assert chosen.notes[0] in format_table(frame)
     assert best_student(frame, stages) is None, "a row that was kept without its weights"
