@@ -226,7 +226,10 @@ def _data(record: Path) -> str:
 
 
 def _seeds(frame: pd.DataFrame) -> str:
-    return f"Means over {frame['seed'].nunique()} seeds; bands are 95 % intervals over users and seeds."
+    seeds = frame["seed"].unique()
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]} alone."
+    return f"Means over {len(seeds)} seeds; bands are 95 % intervals over users and seeds."
 
 
 def _one(frames: Sequence[pd.DataFrame], name: str) -> str:
