@@ -37,11 +37,11 @@ def useful_flop_per_target(model: RecommenderModel) -> float:
 class OurTraining:
     """Steps of our engine over fixed batches."""
 
-    def __init__(self, dataset: SequenceDataset, batch_size: int, steps: int) -> None:
+    def __init__(self, dataset: SequenceDataset, batch_size: int, steps: int, num_layers: int = NUM_LAYERS) -> None:
         config = TrainingConfig(batch_size=batch_size)
         data = TrainingData(dataset, MAX_SEQ_LEN, config)
         windows = epoch_batches(data.examples, batch_size, seed=0, epoch=0)[:steps]
-        self.model = smollm2_shaped(NUM_LAYERS, random_table())
+        self.model = smollm2_shaped(num_layers, random_table())
         self.engine = SingleProcessEngine(Objective(self.model).train(), config)
         self.batches: list[SequenceBatch] = [data.batch(part) for part in windows]
         self.users = sum(len(part) for part in windows)

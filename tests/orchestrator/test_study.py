@@ -1,6 +1,8 @@
 """The study's record: rows without weights are rows, weights are made again only where they are needed."""
 
+import dataclasses
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ from orchestrator.space.search_space import SPACES_FOLDER, load_search_space
 from orchestrator.storage.stages import StageStore
 from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
+from orchestrator.study.cost import DepthCost, read_costs
 from orchestrator.study.page import page_text, write_page
 from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
 from orchestrator.study.rates import BEFORE_RATES, SEARCHES, chosen_rates, waiting_depths, with_rates
@@ -293,17 +296,41 @@ def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> No
     assert {claim.verdict for claim in claims(Evidence({}, {}))} == {"cannot be told here"}
 
 
-def test_the_paper_s_speed_is_claimed_only_between_rows_of_equal_hardware() -> None:
-    def spoken(*rows: tuple[int, int, str, float]) -> str:
-        frame = pd.DataFrame(rows, columns=["num_layers", "seed", "hardware", "seconds_per_pass"])
-        frame = frame.assign(method="finetune", **dict.fromkeys(("params_decoder", "params_total"), 1.0))
-        frame = frame.assign(users_per_second=1.0)
-        found = claims(Evidence({"depth": frame}, {}))
-        return next(claim.measured for claim in found if "6.6" in claim.text)
+def test_speed_is_claimed_from_the_run_in_which_the_depths_took_turns(tmp_path: Path) -> None:
+    def verdicts(rows: list[tuple[int, float, float]]) -> dict[str, tuple[str, str]]:
+        columns = ("layers", "decoder, M", "targets/s", "training, times", "users/s", "ranking, times")
+        run = {
+            "cpu": "some CPU", "date": "2026-11-30T00:00:00+00:00", "commit": "0123456789abcdef",
+            "settings": {"threads": 1, "precision": "fp32"},
+            "rows": [dict(zip(columns, (n, 1.0, 1.0, train, 1.0, rank), strict=True)) for n, train, rank in rows],
+        }  # fmt: skip
+        (tmp_path / "cost.json").write_text(json.dumps(run))
+        found = claims(Evidence({}, {}, read_costs(tmp_path)))
+        return {word: (c.measured, c.verdict) for c in found for word in ("trains", "ranks 8.0") if word in c.text}
 
-    assert "not measured yet" in spoken((4, 0, "slow", 20.0), (30, 0, "fast", 100.0))
-    assert "0.20 (1 to 5.0)" in spoken((4, 0, "slow", 20.0), (30, 0, "slow", 100.0), (30, 1, "fast", 1.0))
-    assert "0.30" in spoken((4, 0, "a", 2.0), (30, 0, "a", 10.0), (4, 1, "b", 40.0), (30, 1, "b", 100.0))
+    assert read_costs(tmp_path) is None
+    assert verdicts([(4, 6.7, 7.9), (30, 1.0, 1.0)]) == {
+        "trains": ("4 layers are 6.7 times as fast as 30", "holds"),
+        "ranks 8.0": ("4 layers are 7.9 times as fast as 30", "does not hold"),
+    }
+    assert {verdict for _, verdict in verdicts([(0, 9.0, 9.0), (4, 1.0, 1.0)]).values()} == {"cannot be told here"}
+
+
+def test_the_columns_of_the_benchmark_are_those_that_the_page_reads() -> None:
+    text = (SPACES_FOLDER.parent / "benchmarks" / "bench_depth.py").read_text()
+    columns = re.findall(r'^ {12}"(.+?)": ', text, flags=re.MULTILINE)
+    assert columns == ["layers", "decoder, M", "targets/s", "training, times", "users/s", "ranking, times"]
+    assert len(columns) == len(dataclasses.fields(DepthCost))
+
+
+def test_parameters_are_counted_once_both_models_are_kept() -> None:
+    def spoken(*rows: tuple[int, float]) -> str:
+        frame = pd.DataFrame(rows, columns=["num_layers", "params_decoder"])
+        frame = frame.assign(method="finetune", params_total=1.0)
+        return next(claim.measured for claim in claims(Evidence({"depth": frame}, {})) if "13 %" in claim.text)
+
+    assert spoken((4, 14.0)) == "not measured yet"
+    assert spoken((4, 14.0), (30, 106.0), (30, 106.0)) == "4 layers over 30: 0.132"
 
 
 def test_every_question_has_a_file_and_a_tier() -> None:
