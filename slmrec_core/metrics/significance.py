@@ -4,12 +4,13 @@ Values have one row per seed and one column per user: seed s is a whole run from
 is the same user everywhere. Users and seeds are both samples, so both are resampled.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int, Integer
 
 from slmrec_core.errors import ConfigError, DataError
 
@@ -19,7 +20,9 @@ EQUAL_MARGIN = 0.002
 Verdict = Literal["better", "worse", "equal", "undecided"]
 
 _CHUNK_VALUES = 2**22
-"""Sign flips held in memory at once: 32 MiB as float64."""
+"""Sign flips, or counts of drawn users, held in memory at once: 32 MiB as float64."""
+_KEPT_COUNTS = 2**26
+"""Counts of drawn users that are kept for the next metric: 128 MiB, which is 33,000 users."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def bootstrap_interval(
 
     Args:
         values: A metric per user, or the paired difference of two.
-        num_samples: Draws; memory does not grow with it.
+        num_samples: Draws; those of the last users are kept up to 128 MiB, beyond it memory does not grow with them.
         seed: Of the draws, which have nothing to do with the seeds of the runs.
         level: Share of the draws inside the interval, between 0 and 1.
 
@@ -74,16 +77,42 @@ def bootstrap_interval(
         raise ConfigError(f"bootstrap_interval: level must be between 0 and 1, got {level!r}. The usual value is 0.95.")
     num_seeds, num_users = values.shape
     values = values.astype(np.float64)
-    rng = np.random.default_rng(seed)
-    means = np.empty(num_samples)
-    # Counting how often each user was drawn, one draw at a time, needs O(users) memory and is faster than gathering
-    # the drawn columns or drawing multinomial counts.
-    for sample in range(num_samples):
-        user_counts = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
-        seed_means = values @ user_counts.astype(np.float64) / num_users
-        means[sample] = seed_means[rng.integers(num_seeds, size=num_seeds)].mean()
+    draw = _kept_draws if num_users * num_samples <= _KEPT_COUNTS else _draws
+    means = np.concatenate(
+        [
+            # From [seed, draw] to the seeds that each draw has, [draw, seed].
+            np.take_along_axis(values @ user_counts.T.astype(np.float64) / num_users, seeds.T, axis=0).mean(axis=0)
+            for user_counts, seeds in draw(num_seeds, num_users, num_samples, seed)
+        ]
+    )
     low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
     return Interval(mean=float(values.mean()), low=float(low), high=float(high))
+
+
+def _draws(
+    num_seeds: int, num_users: int, num_samples: int, seed: int
+) -> Iterator[tuple[Integer[np.ndarray, "draw user"], Int[np.ndarray, "draw seed"]]]:
+    """How often each user was drawn, and which seeds, some draws at a time."""
+    rng = np.random.default_rng(seed)
+    counts_type = np.min_scalar_type(num_users)
+    chunk = max(1, _CHUNK_VALUES // num_users)
+    for start in range(0, num_samples, chunk):
+        num_draws = min(chunk, num_samples - start)
+        user_counts = np.empty((num_draws, num_users), dtype=counts_type)
+        seeds = np.empty((num_draws, num_seeds), dtype=np.intp)
+        for row in range(num_draws):
+            # Faster than gathering the drawn columns or drawing multinomial counts.
+            user_counts[row] = np.bincount(rng.integers(num_users, size=num_users), minlength=num_users)
+            seeds[row] = rng.integers(num_seeds, size=num_seeds)
+        yield user_counts, seeds
+
+
+@functools.lru_cache(maxsize=2)
+def _kept_draws(
+    num_seeds: int, num_users: int, num_samples: int, seed: int
+) -> tuple[tuple[Integer[np.ndarray, "draw user"], Int[np.ndarray, "draw seed"]], ...]:
+    """`_draws`, for the next metric of the same users."""
+    return tuple(_draws(num_seeds, num_users, num_samples, seed))
 
 
 def sign_flip_p_value(differences: Float[np.ndarray, "user"], num_permutations: int = 10_000, seed: int = 0) -> float:

@@ -39,6 +39,16 @@ class TestBootstrapInterval:
         assert interval.mean == pytest.approx(users.mean())
         assert interval.high - interval.low == pytest.approx(2 * 1.96 * standard_error, rel=0.1)
 
+    def test_draws_that_are_kept_are_those_that_are_not(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first, second = normal((3, 70)), normal((3, 70), mean=1.0)
+        kept = [bootstrap_interval(values) for values in (first, second, first)]
+        assert kept[0] == kept[2] != kept[1]
+        monkeypatch.setattr(significance, "_KEPT_COUNTS", 0)
+        monkeypatch.setattr(significance, "_CHUNK_VALUES", 70 * 7)
+        for values, interval in zip((first, second), kept, strict=False):
+            streamed = bootstrap_interval(values)
+            assert (streamed.low, streamed.high) == pytest.approx((interval.low, interval.high), rel=1e-12)
+
     def test_it_equals_a_slow_bootstrap_of_both_ways_to_draw(self) -> None:
         values = normal((3, 12)) + np.array([[0.0], [0.5], [1.0]])
         rng = np.random.default_rng(1)
