@@ -263,7 +263,7 @@ def _one(frames: Sequence[pd.DataFrame], name: str) -> str:
 
 def _selection(frames: Sequence[pd.DataFrame]) -> str:
     sizes = _one([f for f in frames if "evaluation.selection_users" in f], "evaluation.selection_users")
-    return f"a fixed sample of {float(sizes):,.0f} users" if sizes else "all users"
+    return f"a fixed sample of at most {float(sizes):,.0f} users" if sizes else "all users"
 
 
 def _rate(row: "pd.Series[Any]") -> str:
