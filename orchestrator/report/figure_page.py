@@ -46,7 +46,8 @@ def save_page(drawn: Mapping[str, Lines], frame: pd.DataFrame, path: Path, title
     figure.update_xaxes(showgrid=False, linecolor=BASELINE, zeroline=False)
     figure.update_yaxes(gridcolor=GRID, zeroline=False)
     # Without the library in the page it would be fetched from a server, and the page would be empty offline.
-    figure.write_html(path, include_plotlyjs=True, full_html=True, config={"displaylogo": False})
+    # A fixed name, so that the same rows give the same file.
+    figure.write_html(path, include_plotlyjs=True, full_html=True, config={"displaylogo": False}, div_id="curves")
 
 
 def _traces(

@@ -35,7 +35,14 @@ _CAPTION_WIDTH = 112
 """Characters that fit into one line under the title."""
 
 
-def draw(points: Sequence[CurvePoint], frame: pd.DataFrame, folder: Path, title: str, caption: str = "") -> list[Path]:
+def draw(
+    points: Sequence[CurvePoint],
+    frame: pd.DataFrame,
+    folder: Path,
+    title: str,
+    caption: str = "",
+    interactive: bool = True,
+) -> list[Path]:
     """Draws depth against NDCG@10 (PNG) and against NDCG@10 and HR@10 (HTML, which needs no network).
 
     The test split is drawn; a search whose test split stayed closed is drawn on valid, and the axis says so.
@@ -46,6 +53,7 @@ def draw(points: Sequence[CurvePoint], frame: pd.DataFrame, folder: Path, title:
         folder: Made if it is not there.
         title: One line.
         caption: Data set, seeds, users, and how large a difference must be to mean anything.
+        interactive: False = the PNG alone; the HTML page takes 5 MB.
 
     Returns:
         Paths of the figures; none when nothing was measured, or compressed models alone.
@@ -57,6 +65,8 @@ def draw(points: Sequence[CurvePoint], frame: pd.DataFrame, folder: Path, title:
     folder.mkdir(parents=True, exist_ok=True)
     png, page = folder / "depth_ndcg_at_10.png", folder / "depth.html"
     _save_png(drawn["ndcg_at_10"], png, title, caption)
+    if not interactive:
+        return [png]
     save_page(drawn, frame, page, title, caption)
     return [png, page]
 

@@ -29,9 +29,8 @@ def write_page(record: Path) -> Path:
     for question, frame in _answered(record):
         rows = frame[frame["status"] == "finished"]
         if rows["num_layers"].nunique() > 1:
-            draw(
-                curves(frame, record / "rows"), frame, record / "figures" / question.name, question.title, _seeds(rows)
-            )
+            folder = record / "figures" / question.name
+            draw(curves(frame, record / "rows"), frame, folder, question.title, _seeds(rows), interactive=False)
     return replace_file(page, page_text(record))
 
 
