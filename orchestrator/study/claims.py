@@ -12,6 +12,8 @@ from slmrec_core.metrics import Verdict
 HOLDS, FAILS, UNTOLD = "holds", "does not hold", "cannot be told here"
 _WHOLE, _STUDENT = 30, 4
 """Layers of the LLM, and of the paper's student."""
+_SEEDS = 3
+"""Below as many a claim about ranking is not told."""
 _SHARE = 0.14
 """Where 13 % ends."""
 
@@ -83,6 +85,8 @@ def _tested(evidence: Evidence, text: str, name: str, bearing_out: Sequence[Verd
     if test is None:
         return Claim(text, "not measured yet", UNTOLD)
     measured = f"{name}: {test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), {test.verdict}"
+    if test.num_seeds < _SEEDS:
+        return Claim(text, f"{measured}, with {test.num_seeds} of {_SEEDS} seeds", UNTOLD)
     if test.verdict == "undecided":
         return Claim(text, measured, UNTOLD)
     return Claim(text, measured, HOLDS if test.verdict in bearing_out else FAILS)

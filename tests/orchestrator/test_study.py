@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from orchestrator.planning.plan import Plan, make_plan, wanted
+from orchestrator.report.curves import Comparison
 from orchestrator.report.rank_reader import RankReader
 from orchestrator.report.results import collect
 from orchestrator.space.search_space import SPACES_FOLDER, load_search_space
@@ -295,6 +296,17 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
 
 def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
     assert {claim.verdict for claim in claims(Evidence({}, {}))} == {"cannot be told here"}
+
+
+def test_a_claim_about_ranking_takes_three_seeds() -> None:
+    def told(num_seeds: int) -> tuple[str, str]:
+        test = Comparison("all-4 vs ce-4", num_seeds, 0.005, 0.004, 0.006, 0.001, 0.001, True, "better")
+        found = claims(Evidence({}, {test.name: test}))
+        return next((c.measured, c.verdict) for c in found if c.text.startswith("Distillation lifts"))
+
+    assert told(3)[1] == "holds"
+    assert told(2)[1] == "cannot be told here"
+    assert told(2)[0].endswith("with 2 of 3 seeds")
 
 
 def test_speed_is_claimed_from_the_run_in_which_the_depths_took_turns(tmp_path: Path) -> None:
