@@ -22,7 +22,7 @@ Verdict = Literal["better", "worse", "equal", "undecided"]
 _CHUNK_VALUES = 2**22
 """Sign flips, or counts of drawn users, held in memory at once: 32 MiB as float64."""
 _KEPT_COUNTS = 2**26
-"""Counts of drawn users that are kept for the next metric: 128 MiB, which is 33,000 users."""
+"""Counts of drawn users that are kept for the next metric: 128 MiB of 16 bits each, which is 33,000 users."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _draws(
         yield user_counts, seeds
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _kept_draws(
     num_seeds: int, num_users: int, num_samples: int, seed: int
 ) -> tuple[tuple[Integer[np.ndarray, "draw user"], Int[np.ndarray, "draw seed"]], ...]:
