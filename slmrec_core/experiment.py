@@ -203,8 +203,13 @@ class ExperimentConfig(FrozenConfig):
 
     @property
     def min_events(self) -> int:
-        """Events below which a user cannot be split: train, valid and test need one each, a `last` target two."""
-        return 4 if self.training.targets == "last" else 3
+        """Events below which a user cannot be split: train, valid and test need one each, a `last` target two.
+
+        Where the k-core leaves no user with so few, both kinds of targets are trained on one data set.
+        """
+        needed = 4 if self.training.targets == "last" else 3
+        left = self.data.min_user if self.data.k_core == "iterated" else 0
+        return 3 if left >= needed else needed
 
     def teacher_model(self) -> RecommenderConfig:
         """The teacher with its backbone filled in."""

@@ -77,8 +77,19 @@ def test_response_pooling_reads_one_position_so_all_targets_are_refused(model: s
     with pytest.raises(ConfigError, match="must be 'last' with response pooling"):
         resolve({f"{model}.pooling": "response"})
     settings = {f"{model}.pooling": "response", "training.targets": "last"}
-    assert resolve(settings).min_events == 4
-    assert resolve({}).min_events == 3
+    assert resolve(settings).training.targets == "last"
+
+
+@pytest.mark.parametrize(
+    ("settings", "least"),
+    [({}, 3), ({"data.min_user": 4}, 3), ({"data.min_user": 3}, 4), ({"data.k_core": "once"}, 4)],
+    ids=str,
+)
+def test_a_last_target_takes_a_fourth_event_which_a_k_core_may_give_anyway(
+    settings: dict[str, object], least: int
+) -> None:
+    assert resolve(settings).min_events == 3
+    assert resolve(settings | {"training.targets": "last"}).min_events == least
 
 
 @pytest.mark.parametrize(
