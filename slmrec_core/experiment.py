@@ -89,7 +89,8 @@ class ExperimentConfig(FrozenConfig):
     probe: ProbeConfig = ProbeConfig()
     """How layers are read."""
     compressed: bool = False
-    """True = the row is the trained model after `compression`; the training itself is shared with the row without."""
+    """True = the row is the trained model after `compression`, which may be none of it, ranked by all of
+    `evaluation.protocols`; the training itself is shared with the row without."""
     compression: CompressionConfig = CompressionConfig()
     """What a compressed row keeps."""
 
@@ -256,8 +257,11 @@ class ExperimentConfig(FrozenConfig):
         return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
 
     def uncompressed(self) -> "ExperimentConfig":
-        """The training behind a compressed row."""
-        return self.model_copy(update={"compressed": False, "compression": CompressionConfig()})
+        """The training behind a compressed row: whatever else the row is ranked by, its epochs are chosen the same."""
+        evaluation = self.evaluation.model_copy(update={"protocols": ("full",)})
+        return self.model_copy(
+            update={"compressed": False, "compression": CompressionConfig(), "evaluation": evaluation}
+        )
 
     def simplified(self) -> "ExperimentConfig":
         """The same training under its simplest name.

@@ -11,8 +11,12 @@ from jaxtyping import Float
 
 from slmrec_core.errors import CheckpointError, ConfigError, DataError
 from slmrec_core.metrics import Interval, bootstrap_interval, per_user_hit_rate, per_user_mrr, per_user_ndcg
+from slmrec_core.training.config import OTHER_PROTOCOLS
 
-RANK_METRIC = re.compile(r"(?P<split>valid|test)(?P<sampled>_sampled)?/(?P<name>ndcg|hit_rate|mrr)(_at_(?P<k>\d+))?")
+_PROTOCOL = "|".join(OTHER_PROTOCOLS)
+RANK_METRIC = re.compile(
+    rf"(?P<split>valid|test)(_(?P<protocol>{_PROTOCOL}))?/(?P<name>ndcg|hit_rate|mrr)(_at_(?P<k>\d+))?"
+)
 """Names of the metrics that are functions of a rank."""
 
 RANK_COLUMNS = ("user_id", "split", "protocol", "rank")
@@ -41,7 +45,7 @@ class RankReader:
         parts = RANK_METRIC.fullmatch(metric)
         if parts is None:
             raise ConfigError(f"metric: must be a function of ranks, got {metric!r}. For instance test/ndcg_at_10.")
-        protocol = "sampled" if parts["sampled"] else "full"
+        protocol = parts["protocol"] or "full"
         ranks = [self._select(stage, layer, parts["split"], protocol) for stage, layer in cells]
         for other, cell in zip(ranks, cells, strict=True):
             if not other.index.equals(ranks[0].index):

@@ -16,6 +16,7 @@ import pandas as pd
 from orchestrator.planning.trial import Trial
 from orchestrator.report.curves import SELECT_METRIC, Comparison, CurvePoint, best_settings, row_groups
 from slmrec_core.errors import CheckpointError
+from slmrec_core.training.config import OTHER_PROTOCOLS
 
 Status = Literal["finished", "failed", "stopped", "missing"]
 Ending = tuple[Status, Mapping[str, float]]
@@ -44,7 +45,9 @@ _COUNTS = (
     "peak_memory_bytes",
     "model_bytes",
 )
-_SPLITS = ("valid", "valid_sampled", "test", "test_sampled")
+_SPLITS = tuple(
+    f"{split}{suffix}" for split in ("valid", "test") for suffix in ("", *(f"_{name}" for name in OTHER_PROTOCOLS))
+)
 _MAX_TABLE_WIDTH = 110
 _TABLE_METRICS = {
     "valid ndcg@10": "valid/ndcg_at_10",

@@ -5,6 +5,7 @@ import shutil
 from dataclasses import asdict
 from pathlib import Path
 from pickle import UnpicklingError
+from typing import get_args
 from uuid import uuid4
 
 import numpy as np
@@ -14,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from slmrec_core.errors import CheckpointError
+from slmrec_core.training.config import RankingProtocol
 from slmrec_core.training.engine import TrainingEngine
 from slmrec_core.training.evaluation import Ranking
 from slmrec_core.training.loop import EpochRecord, Progress
@@ -93,5 +95,5 @@ def load_progress(folder: Path) -> Progress:
 
 
 def _rankings(ranks: dict[str, Tensor]) -> tuple[Ranking, ...]:
-    # In the order of the protocols, which a mapping on disk does not keep: "full" before "sampled".
-    return tuple(Ranking("valid", name, *ranks[name].numpy()) for name in ("full", "sampled") if name in ranks)
+    # In the order of the protocols, which a mapping on disk does not keep: "full" before the others.
+    return tuple(Ranking("valid", name, *ranks[name].numpy()) for name in get_args(RankingProtocol) if name in ranks)

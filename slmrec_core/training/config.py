@@ -1,13 +1,15 @@
 """How a model is trained; equal settings give equal numbers wherever they run."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator
 
 from slmrec_core.errors import ConfigError
 from slmrec_core.frozen_config import FrozenConfig
 
-RankingProtocol = Literal["full", "sampled"]
+RankingProtocol = Literal["full", "sampled", "unmasked"]
+OTHER_PROTOCOLS: tuple[RankingProtocol, ...] = get_args(RankingProtocol)[1:]
+"""What may stand beside `full`; their metrics are named `test_sampled/…`."""
 
 
 class TrainingConfig(FrozenConfig):
@@ -52,7 +54,7 @@ class EvaluationConfig(FrozenConfig):
     """Leave the items of the user's history out of the ranking, except the target itself."""
     protocols: tuple[RankingProtocol, ...] = ("full",)
     """`full` ranks the whole catalogue and is always among them; `sampled` adds the paper's 1 + `num_negatives`
-    candidates."""
+    candidates, `unmasked` the whole catalogue with the items of the history among the candidates."""
     selection_users: PositiveInt | None = None
     """Users of `valid` that are ranked after each epoch, a fixed sample; the epoch that is kept is then ranked for
     all. None = all, after each epoch."""
@@ -67,6 +69,6 @@ class EvaluationConfig(FrozenConfig):
         if "full" not in protocols or len(set(protocols)) != len(protocols):
             raise ConfigError(
                 f"evaluation.protocols: must name 'full' and none twice, got {list(protocols)}."
-                " Checkpoints are chosen by full ranking; use ['full'] or ['full', 'sampled']."
+                " Checkpoints are chosen by full ranking; 'sampled' and 'unmasked' may stand beside it."
             )
         return protocols

@@ -1,4 +1,4 @@
-"""Ranking of a split: every user's target among the catalogue, and among the paper's sampled candidates."""
+"""Ranking of a split: every user's target among the catalogue, and by the other protocols that are asked for."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from slmrec_core.hardware import rows_per_chunk
 from slmrec_core.metrics import rank_targets, ranking_metrics
 from slmrec_core.progress_bar import bar
 from slmrec_core.structures import SequenceBatch
-from slmrec_core.training.config import EvaluationConfig
+from slmrec_core.training.config import EvaluationConfig, RankingProtocol
 
 Split = Literal["valid", "test"]
 Readouts = Callable[[SequenceBatch], Sequence[Float[Tensor, "user item_dim"]]]
@@ -33,7 +33,7 @@ class Ranking:
     """Ranks of users' targets in one split under one protocol: of all who have one, unless only some were asked for."""
 
     split: Split
-    protocol: Literal["full", "sampled"]
+    protocol: RankingProtocol
     ranks: Int64[np.ndarray, " users"]
     """1-based; ties count against the model."""
     num_candidates: Int64[np.ndarray, " users"]
@@ -41,7 +41,7 @@ class Ranking:
 
     def metrics(self) -> dict[str, float]:
         """By contract name: `valid/ndcg_at_10`, `test_sampled/mrr` …"""
-        return ranking_metrics(self.ranks, self.split if self.protocol == "full" else f"{self.split}_sampled")
+        return ranking_metrics(self.ranks, self.split if self.protocol == "full" else f"{self.split}_{self.protocol}")
 
     def frame(self, dataset: SequenceDataset) -> pd.DataFrame:
         """One row per user with a target, of all of them: what every interval and paired test is computed from."""
@@ -162,6 +162,8 @@ class Evaluator:
             for protocol in self.config.protocols:
                 if protocol == "full":
                     by_protocol.append(rank_targets(scores, targets, _rows_from(seen, start, len(scores))))
+                elif protocol == "unmasked":
+                    by_protocol.append(rank_targets(scores, targets))
                 else:
                     users = batch.user_index[start : start + chunk].cpu().numpy()
                     candidates = torch.from_numpy(self._candidates(split)[users]).to(self.device)
@@ -182,11 +184,11 @@ class Evaluator:
     def _candidates(self, split: Split) -> Int64[np.ndarray, "users candidates"]:
         return _cached_candidates(self.dataset, split, self.config.num_negatives)
 
-    def _num_candidates(self, protocol: str, split: Split) -> Int64[np.ndarray, " users"]:
+    def _num_candidates(self, protocol: RankingProtocol, split: Split) -> Int64[np.ndarray, " users"]:
         if protocol == "sampled":
             return num_candidates(self._candidates(split))
         total = np.full(self.dataset.num_users, self.dataset.num_items, dtype=np.int64)
-        if self.config.mask_seen:
+        if self.config.mask_seen and protocol == "full":
             rows, _ = seen_items(self.dataset, np.arange(self.dataset.num_users), split)
             total -= np.bincount(rows, minlength=self.dataset.num_users)
         return total

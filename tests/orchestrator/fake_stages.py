@@ -61,11 +61,14 @@ def write_stage(stages: Path, trial: Trial, quality: float = 0.1, steps: Sequenc
     tables = []
     for layer in layers:
         grown = quality * (1 + (layer or 0))
-        ranks = {split: ranks_of(grown, 100 * trial.seed + index) for index, split in enumerate(("valid", "test"))}
-        metrics[layer] = {k: v for split, values in ranks.items() for k, v in ranking_metrics(values, split).items()}
-        for split, values in ranks.items():
+        protocols: Sequence[str] = trial.settings.get("evaluation.protocols", ["full"])  # type: ignore[assignment]
+        places = [(split, protocol) for protocol in protocols for split in ("valid", "test")]
+        ranks = {place: ranks_of(grown, 100 * trial.seed + index) for index, place in enumerate(places)}
+        named = {s if p == "full" else f"{s}_{p}": ranks[s, p] for s, p in places}
+        metrics[layer] = {k: v for name, values in named.items() for k, v in ranking_metrics(values, name).items()}
+        for (split, protocol), values in ranks.items():
             users = np.arange(len(values))
-            table = pd.DataFrame({"user_id": users, "split": split, "protocol": "full", "target_item": 1 + users})
+            table = pd.DataFrame({"user_id": users, "split": split, "protocol": protocol, "target_item": 1 + users})
             table = table.assign(rank=values, num_candidates=1000)
             tables.append(table if layer is None else table.assign(layer=layer))
     # Shuffled: the order of users in a file means nothing.

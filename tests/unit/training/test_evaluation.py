@@ -143,6 +143,20 @@ def test_sampled_ranks_equal_slow_ones_among_the_candidates(tiny_dataset: Sequen
         assert not set(real) & set(tiny_dataset.history(user, "test").tolist())
 
 
+@pytest.mark.parametrize("mask_seen", [True, False])
+def test_unmasked_ranks_count_the_items_of_the_history_too(tiny_dataset: SequenceDataset, mask_seen: bool) -> None:
+    model = Drawn()
+    asked = evaluator(tiny_dataset, protocols=("full", "unmasked"), mask_seen=mask_seen)
+    full, unmasked = asked.rank_split(model, "test")[0]
+    for user, target in enumerate(tiny_dataset.targets("test").tolist()):
+        scores = model.table[int(tiny_dataset.history(user, "test")[-1])]
+        assert unmasked.ranks[user] == 1 + sum(bool(scores[i] >= scores[target]) for i in range(1, 13) if i != target)
+    assert set(unmasked.num_candidates.tolist()) == {12}
+    assert (full.ranks <= unmasked.ranks).all()
+    assert (full.ranks < unmasked.ranks).any() == mask_seen
+    assert "test_unmasked/ndcg_at_10" in unmasked.metrics()
+
+
 def test_fewer_unseen_items_than_negatives_are_counted(tiny_dataset: SequenceDataset) -> None:
     (_, sampled), = evaluator(tiny_dataset, protocols=("full", "sampled")).rank_split(Drawn(), "test")  # fmt: skip
     expected = [1 + 12 - len(set(tiny_dataset.events[a:b].tolist())) for a, b in
