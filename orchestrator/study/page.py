@@ -17,6 +17,7 @@ from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.cost import DepthCosts, read_costs
 from orchestrator.study.questions import QUESTIONS, Question
 from slmrec_core.metrics import EQUAL_MARGIN
+from slmrec_core.training.config import OTHER_PROTOCOLS
 
 DATA_FACTS = "data.json"
 """In a record: the file's name, users, items, events, fingerprint."""
@@ -119,9 +120,11 @@ def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison
 def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) -> str:
     """One line for each row, depth and learning rate; of several rates the chosen one's value is bold."""
     read_test = f"test/{_METRIC}" in frame
+    others = [protocol for protocol in OTHER_PROTOCOLS if read_test and f"test_{protocol}/{_METRIC}" in frame]
     has_change = "test/state_change" in frame
     header = ["row", "layers", "learning rate", "seeds", "best epoch", "valid NDCG@10"]
     header += ["test NDCG@10", "95 %", "test HR@10", "test MRR"] if read_test else []
+    header += [f"{protocol} {name}" for protocol in others for name in ("NDCG@10", "MRR")]
     header += ["turns the state by"] if has_change else []
     lines = []
     frame = frame.assign(rate=[_rate(row) for _, row in frame.iterrows()])
@@ -138,6 +141,8 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
             interval = reader.interval(places, f"test/{_METRIC}")
             cells += [_mean_sd(group, f"test/{_METRIC}"), f"{interval.low:.4f} to {interval.high:.4f}"]
             cells += [_mean_sd(group, "test/hit_rate_at_10"), _mean_sd(group, "test/mrr")]
+        for protocol in others:
+            cells += [_mean_sd(group, f"test_{protocol}/{name}") for name in (_METRIC, "mrr")]
         if has_change:
             cells.append(_mean_sd(group, "test/state_change"))
         lines.append(cells)

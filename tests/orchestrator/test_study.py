@@ -271,15 +271,21 @@ def test_a_rate_that_a_group_names_is_kept() -> None:
     assert waiting_depths(own, {}) == set()
 
 
-def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
-    plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}}, seeds=[0, 1])
+def kept(question: str, plan: Plan, tmp_path: Path) -> study.Study:
+    """A study in which one question is answered."""
     one = study.Study(tmp_path / "storage", tmp_path / "study", [])
     build_all(one.stages, plan, tmp_path / "scratch")
     for trial in plan.trials:
         keep_row(one.stages, trial.stage_id, one.rows)
-    collect(plan.trials, one.rows.root).to_csv(one.record / "depth.csv", index=False)
+    collect(plan.trials, one.rows.root).to_csv(one.record / f"{question}.csv", index=False)
     facts = {"file": "log.txt", "users": 1_234, "items": 56, "events": 7_890, "fingerprint": "ab" * 32}
     (one.record / "data.json").write_text(json.dumps(facts))
+    return one
+
+
+def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
+    plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}}, seeds=[0, 1])
+    one = kept("depth", plan, tmp_path)
     page = write_page(one.record)
     text = page.read_text()
     assert page == tmp_path / "study.md"
@@ -292,6 +298,19 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     figures = tmp_path / "study" / "figures" / "depth"
     assert [path.name for path in figures.iterdir()] == ["depth_ndcg_at_10.png"], "5 MB of HTML are not kept"
     assert page_text(one.record) == text, "from the same rows, the same page"
+
+
+def test_the_page_has_a_column_for_every_protocol_that_was_asked_for(tmp_path: Path) -> None:
+    protocols = {"evaluation.protocols": ["full", "unmasked"]}
+    plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}, "compressed": True}, base=protocols)
+    one = kept("protocols", plan, tmp_path)
+    text = page_text(one.record)
+    assert "| test MRR | unmasked NDCG@10 | unmasked MRR |" in text
+    assert "sampled NDCG@10" not in text
+    (row,) = [trial for trial in plan.trials if trial.num_layers == 2 and trial.method == "finetune"]
+    metrics = json.loads((one.rows.path(row.stage_id) / "result.json").read_text())["metrics"]
+    (line,) = [line for line in text.splitlines() if line.startswith("| finetune | 2 |")]
+    assert line.endswith(f"| {metrics['test_unmasked/ndcg_at_10']:.4f} | {metrics['test_unmasked/mrr']:.4f} |")
 
 
 def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
