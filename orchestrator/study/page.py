@@ -84,6 +84,8 @@ def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> st
         "loss": "full cross entropy over the catalogue at every position, and the terms that a row names",
         "checkpoint": f"the epoch with the best valid NDCG@10, by {_selection(frames)} while training runs,"
         " then measured for all; test is read once per row",
+        "passes": f"over the training users, for SASRec {_passes(frames, 'item_table.training')}, for an LLM"
+        f" {_passes(frames, 'training')}; a row whose best epoch is its last might have gone on to a better one",
         "backbone": f"`{_one([trained], 'backbone')}`; `q4` in a name: 4-bit-quantised weights"
         if len(trained)
         else "none yet",
@@ -266,8 +268,20 @@ def _one(frames: Sequence[pd.DataFrame], name: str) -> str:
 
 
 def _selection(frames: Sequence[pd.DataFrame]) -> str:
-    sizes = _one([f for f in frames if "evaluation.selection_users" in f], "evaluation.selection_users")
-    return f"a fixed sample of at most {float(sizes):,.0f} users" if sizes else "all users"
+    sizes = _numbers(frames, "evaluation.selection_users")
+    return f"a fixed sample of at most {sizes} users" if sizes else "all users"
+
+
+def _passes(frames: Sequence[pd.DataFrame], section: str) -> str:
+    patience = _numbers(frames, f"{section}.patience")
+    until = f" or until {patience} bring nothing better" if patience else ""
+    return f"at most {_numbers(frames, f'{section}.epochs') or 'none'}{until}"
+
+
+def _numbers(frames: Sequence[pd.DataFrame], name: str) -> str:
+    """All values of a setting that not every row has."""
+    values = {float(value) for frame in frames if name in frame for value in frame[name].dropna()}
+    return ", ".join(f"{value:,.0f}" for value in sorted(values))
 
 
 def _rate(row: "pd.Series[Any]") -> str:
