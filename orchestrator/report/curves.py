@@ -60,12 +60,13 @@ class Comparison:
     num_seeds: int
     difference: float
     """Mean of the first minus the second."""
+    by_seed: tuple[float, ...]
+    """The same for each of the seeds that both sides have, in their order."""
     low: float
     high: float
     p_value: float
     p_value_holm: float
     """Corrected for all comparisons of the sweep."""
-    same_sign_in_every_seed: bool
     verdict: Verdict
 
 

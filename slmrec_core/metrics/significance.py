@@ -5,7 +5,7 @@ is the same user everywhere. Users and seeds are both samples, so both are resam
 """
 
 import functools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -40,16 +40,16 @@ class PairedTest:
 
     difference: float
     """Mean of a - b over users and seeds."""
+    by_seed: tuple[float, ...]
+    """The same over the users of each seed."""
     low: float
     """Lower end of the 95 % interval of the difference."""
     high: float
     """Upper end of the 95 % interval of the difference."""
     p_value: float
     """Two-sided, before any correction for several comparisons; see `holm`."""
-    same_sign_in_every_seed: bool
-    """The mean difference is above 0 in every seed, or below 0 in every seed."""
     verdict: Verdict
-    """a is better or worse: the interval excludes 0 and every seed agrees. Else equal: the interval lies within
+    """a is better or worse: the interval excludes 0 and the seeds agree in sign. Else equal: the interval lies within
     `EQUAL_MARGIN` of 0. Else undecided, which is all that a large p-value alone can say."""
 
 
@@ -182,15 +182,14 @@ def paired_test(
     gap = a.astype(np.float64) - b.astype(np.float64)
     interval = bootstrap_interval(gap, num_samples=num_samples, seed=seed)
     p_value = sign_flip_p_value(gap.mean(axis=0), num_permutations=num_permutations, seed=seed)
-    seed_means = gap.mean(axis=1)
-    same_sign = bool((seed_means > 0).all() or (seed_means < 0).all())
+    by_seed = tuple(gap.mean(axis=1).tolist())
     return PairedTest(
         difference=interval.mean,
+        by_seed=by_seed,
         low=interval.low,
         high=interval.high,
         p_value=p_value,
-        same_sign_in_every_seed=same_sign,
-        verdict=_verdict(interval, same_sign),
+        verdict=_verdict(interval, by_seed),
     )
 
 
@@ -214,10 +213,10 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     return {name: adjusted[name] for name in p_values}
 
 
-def _verdict(interval: Interval, same_sign_in_every_seed: bool) -> Verdict:
-    if same_sign_in_every_seed and interval.low > 0:
+def _verdict(interval: Interval, by_seed: Sequence[float]) -> Verdict:
+    if interval.low > 0 and min(by_seed) > 0:
         return "better"
-    if same_sign_in_every_seed and interval.high < 0:
+    if interval.high < 0 and max(by_seed) < 0:
         return "worse"
     if max(-interval.low, interval.high) <= EQUAL_MARGIN:
         return "equal"

@@ -178,7 +178,7 @@ class TestPairedTest:
         result = paired_test(values, values)
         assert (result.difference, result.low, result.high) == (0, 0, 0)
         assert result.p_value == 1
-        assert not result.same_sign_in_every_seed
+        assert result.by_seed == (0, 0, 0)
         assert result.verdict == "equal"
 
     def test_a_clear_gain_is_better_and_the_other_way_round_worse(self) -> None:
@@ -187,8 +187,8 @@ class TestPairedTest:
         forward, backward = paired_test(a, b), paired_test(b, a)
         assert (forward.verdict, backward.verdict) == ("better", "worse")
         assert forward.p_value == backward.p_value < 0.001
-        assert forward.same_sign_in_every_seed
-        assert backward.same_sign_in_every_seed
+        np.testing.assert_allclose(forward.by_seed, (a - b).mean(axis=1))
+        assert min(forward.by_seed) > 0 > max(backward.by_seed)
         assert backward.difference == pytest.approx(-forward.difference)
         assert forward.difference == pytest.approx((a - b).mean())
         assert forward.low <= forward.difference <= forward.high
@@ -209,7 +209,7 @@ class TestPairedTest:
         b = np.zeros((10, 400))
         result = paired_test(b + gains, b)
         assert result.low > 0
-        assert not result.same_sign_in_every_seed
+        assert min(result.by_seed) == pytest.approx(-0.01)
         assert result.verdict == "undecided"
 
     def test_the_margin_decides_what_is_equal(self) -> None:
