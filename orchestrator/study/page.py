@@ -1,6 +1,5 @@
 """`docs/study.md`: every number of it is computed from the kept rows, none is typed."""
 
-import json
 from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
@@ -12,15 +11,12 @@ from orchestrator.report.figures import draw
 from orchestrator.report.rank_reader import RankReader
 from orchestrator.report.results import replace_file
 from orchestrator.space.search_space import load_search_space
-from orchestrator.storage.stages import MANIFEST
 from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.cost import DepthCosts, read_costs
+from orchestrator.study.protocol import protocol
 from orchestrator.study.questions import QUESTIONS, Question
-from slmrec_core.metrics import EQUAL_MARGIN
 from slmrec_core.training.config import OTHER_PROTOCOLS
 
-DATA_FACTS = "data.json"
-"""In a record: the file's name, users, items, events, fingerprint."""
 _METRIC = "ndcg_at_10"
 
 
@@ -29,7 +25,8 @@ def write_page(record: Path) -> Path:
     page = record.with_suffix(".md")
     for question, frame in _answered(record):
         rows = frame[frame["status"] == "finished"]
-        if rows["num_layers"].nunique() > 1:
+        # Rows to choose a setting from are no result.
+        if rows["num_layers"].nunique() > 1 and f"test/{_METRIC}" in rows:
             folder = record / "figures" / question.name
             draw(curves(frame, record / "rows"), frame, folder, question.title, _seeds(rows), interactive=False)
     return replace_file(page, page_text(record))
@@ -69,35 +66,10 @@ def _answered(record: Path) -> Iterator[tuple[Question, pd.DataFrame]]:
 
 def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> str:
     frames = [frame[frame["status"] == "finished"] for _, frame in answered]
-    text = ["# The redundancy study", "Written by `make study`; no number on this page is typed by hand."]
+    text = ["# The redundancy study", "Written by `make study`; no number that we measured is typed by hand."]
     if not frames:
         return "\n\n".join([*text, "No row is kept yet."])
-    stages = sorted({str(stage) for frame in frames for stage in frame["stage_id"]})
-    facts = _facts(record, stages, frames)
-    trained = pd.concat([frame[frame["method"] != "sasrec"] for frame in frames])
-    protocol = {
-        "data": _data(record),
-        "split": "leave-one-out by time: the last item is test, the one before it valid",
-        "ranking": "the whole catalogue; ties count against the model; items of the history masked:"
-        f" {_one(frames, 'evaluation.mask_seen')}",
-        "history": f"the newest {_one(frames, 'max_seq_len')} items",
-        "loss": "full cross entropy over the catalogue at every position, and the terms that a row names",
-        "checkpoint": f"the epoch with the best valid NDCG@10, by {_selection(frames)} while training runs,"
-        " then measured for all; test is read once per row",
-        "passes": f"over the training users, for SASRec {_passes(frames, 'item_table.training')}, for an LLM"
-        f" {_passes(frames, 'training')}; a row whose best epoch is its last might have gone on to a better one",
-        "backbone": f"`{_one([trained], 'backbone')}`; `q4` in a name: 4-bit-quantised weights"
-        if len(trained)
-        else "none yet",
-        "seeds": ", ".join(sorted({str(seed) for frame in frames for seed in frame["seed"]}))
-        + "; seed s has item table s, teacher s and student s",
-        "intervals": "95 %, bootstrap over users and seeds; ± is the standard deviation between seeds",
-        "tests": "paired sign flips over users (10,000), Holm over the list of each section. *Better* and *worse*: the"
-        " interval of the difference excludes 0 and every seed has its sign. *Equal*: the interval lies within"
-        f" ±{EQUAL_MARGIN}. All else is undecided, and never called equal",
-        **facts,
-    }
-    return "\n\n".join([*text, "\n".join(["| | |", "|---|---|", *(f"| {k} | {v} |" for k, v in protocol.items())])])
+    return "\n\n".join([*text, _table(["", ""], [[name, told] for name, told in protocol(record, frames).items()])])
 
 
 def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison], record: Path) -> str:
@@ -113,27 +85,30 @@ def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison
         parts.append(_tests_table(tests))
     if question.costs:
         parts.append(_costs_table(chosen.frame))
-    missing = frame.loc[frame["status"] != "finished", "trial_id"]
-    if len(missing):
-        parts.append(f"Not trained yet: {', '.join(f'`{name}`' for name in missing)}.")
+    missing = [
+        f"{row['row']} of {row['num_layers']} layers, seed {row['seed']}, rate {_rate(row)}"
+        for _, row in frame[frame["status"] != "finished"].iterrows()
+    ]
+    if missing:
+        parts.append(f"Not trained yet: {'; '.join(missing)}.")
     return "\n\n".join(parts)
 
 
 def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) -> str:
     """One line for each row, depth and learning rate; of several rates the chosen one's value is bold."""
     read_test = f"test/{_METRIC}" in frame
-    others = [protocol for protocol in OTHER_PROTOCOLS if read_test and f"test_{protocol}/{_METRIC}" in frame]
+    others = [other for other in OTHER_PROTOCOLS if read_test and f"test_{other}/{_METRIC}" in frame]
     has_change = "test/state_change" in frame
     header = ["row", "layers", "learning rate", "seeds", "best epoch", "valid NDCG@10"]
     header += ["test NDCG@10", "95 %", "test HR@10", "test MRR"] if read_test else []
-    header += [f"{protocol} {name}" for protocol in others for name in ("NDCG@10", "MRR")]
+    header += [f"{other} {name}" for other in others for name in ("NDCG@10", "MRR")]
     header += ["turns the state by"] if has_change else []
     lines = []
     frame = frame.assign(rate=[_rate(row) for _, row in frame.iterrows()])
     several = frame.groupby(["row", "num_layers"])["rate"].nunique().max() > 1
     for _, group in frame.groupby(["row", "num_layers", "rate"]):
         row, layers, rate = str(group["row"].iloc[0]), int(group["num_layers"].iloc[0]), str(group["rate"].iloc[0])
-        cells = [row, str(layers), rate, str(group["seed"].nunique())]
+        cells = [row, _layers(group), rate, str(group["seed"].nunique())]
         cells += [", ".join(f"{epoch:.0f}" for epoch in group["best_epoch"].dropna()) or "–"]
         valid = _mean_sd(group, f"valid/{_METRIC}")
         cells.append(f"**{valid}**" if several and set(group["stage_id"]) <= chosen else valid)
@@ -143,8 +118,8 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
             interval = reader.interval(places, f"test/{_METRIC}")
             cells += [_mean_sd(group, f"test/{_METRIC}"), f"{interval.low:.4f} to {interval.high:.4f}"]
             cells += [_mean_sd(group, "test/hit_rate_at_10"), _mean_sd(group, "test/mrr")]
-        for protocol in others:
-            cells += [_mean_sd(group, f"test_{protocol}/{name}") for name in (_METRIC, "mrr")]
+        for other in others:
+            cells += [_mean_sd(group, f"test_{other}/{name}") for name in (_METRIC, "mrr")]
         if has_change:
             cells.append(_mean_sd(group, "test/state_change"))
         lines.append(cells)
@@ -157,13 +132,14 @@ def _tests_table(tests: Sequence[Comparison]) -> str:
             test.name,
             str(test.num_seeds),
             f"{test.difference:+.4f}",
+            ", ".join(f"{difference:+.4f}" for difference in test.by_seed),
             f"{test.low:+.4f} to {test.high:+.4f}",
             f"{test.p_value_holm:.4f}",
             test.verdict,
         ]
         for test in tests
     ]
-    return _table(["test NDCG@10", "seeds", "difference", "95 %", "p (Holm)", "verdict"], lines)
+    return _table(["test NDCG@10", "seeds", "difference", "by seed", "95 %", "p (Holm)", "verdict"], lines)
 
 
 def _costs_table(frame: pd.DataFrame) -> str:
@@ -180,20 +156,20 @@ def _costs_table(frame: pd.DataFrame) -> str:
     ]
     lines = []
     by_hardware = [
-        (row, layers, str(name), same)
-        for row, layers, group in row_groups(frame)
+        (row, str(name), same)
+        for row, _, group in row_groups(frame)
         for name, same in group.groupby("hardware", dropna=False)
     ]
-    several = len({name for _, _, name, _ in by_hardware}) > 1
+    several = len({name for _, name, _ in by_hardware}) > 1
     header += ["hardware"] if several else []
-    for row, layers, hardware, group in by_hardware:
+    for row, hardware, group in by_hardware:
         millions = [
             f"{group[name].mean() / 1e6:.2f}" for name in ("params_trainable", "params_decoder", "params_total")
         ]
         lines.append(
             [
                 row,
-                str(layers),
+                _layers(group),
                 *millions,
                 _mean(group["seconds_per_pass"], ".0f"),
                 _mean(group["teacher_seconds"], ".0f"),
@@ -203,14 +179,16 @@ def _costs_table(frame: pd.DataFrame) -> str:
             ]
         )
     note = (
-        "Means over seeds, on a machine whose speed swings: compare rows. *s per pass* is one pass over the training"
-        " users, without ranking; *teacher* is what its training and the pass that stores its states took."
+        "Means over seeds, beside other trainings on a machine whose speed swings: ratios are under *What the layers"
+        " cost*. *s per pass* is one pass over the training users, without ranking; *teacher* is what its training and"
+        " the pass that stores its states took. SASRec, whose item table every LLM reads, comes on top."
     )
     return f"{_table(header, lines)}\n\n{note}"
 
 
 def _depth_costs(costs: DepthCosts) -> str:
-    header = ["layers", "decoder, M", "targets/s", "times 30 layers'", "users/s", "times 30 layers'"]
+    whole = f"against {costs.depths[-1].num_layers} layers"
+    header = ["layers", "decoder, M", "targets/s", whole, "users/s", whole]
     lines = [
         [
             str(one.num_layers),
@@ -235,53 +213,16 @@ def _claims(evidence: Evidence) -> str:
     return "## The paper's claims\n\n" + _table(["claim", "measured here", "verdict"], lines)
 
 
-def _facts(record: Path, stages: Sequence[str], frames: Sequence[pd.DataFrame]) -> dict[str, str]:
-    """Where the rows come from, by their manifests and tables."""
-    made = [json.loads((record / "rows" / stage / MANIFEST).read_text())["provenance"] for stage in stages]
-    packages = ("ray", "torch", "transformers", "peft", "deepspeed")
-    seconds = sum(json.loads((record / "rows" / s / "result.json").read_text())["seconds"] for s in stages)
-    return {
-        "commits": ", ".join(sorted({f"`{one['commit'][:9]}`" for one in made})),
-        "versions": "; ".join(", ".join(sorted({f"{p} {one[f'version.{p}']}" for one in made})) for p in packages),
-        "hardware": f"{_one(frames, 'hardware')}; threads of a worker:"
-        f" {', '.join(sorted({str(one['threads']) for one in made}))}"
-        + f", Python {', '.join(sorted({one['python'] for one in made}))}",
-        "wall time": f"{seconds / 3600:.1f} hours of training and ranking in {len(stages)} rows",
-    }
-
-
-def _data(record: Path) -> str:
-    facts = json.loads((record / DATA_FACTS).read_text())
-    sizes = ", ".join(f"{facts[name]:,} {name}" for name in ("users", "items", "events"))
-    return f"`{facts['file']}`, after the 5-core: {sizes} (fingerprint `{facts['fingerprint'][:12]}`)"
-
-
 def _seeds(frame: pd.DataFrame) -> str:
     seeds = frame["seed"].unique()
     if len(seeds) == 1:
         return f"Seed {seeds[0]} alone."
-    return f"Means over {len(seeds)} seeds; bands are 95 % intervals over users and seeds."
+    return f"Means over {len(seeds)} seeds; bands are 95 % intervals of each row, paired tests tell what differs."
 
 
-def _one(frames: Sequence[pd.DataFrame], name: str) -> str:
-    return ", ".join(sorted({str(value) for frame in frames for value in frame[name].dropna()}))
-
-
-def _selection(frames: Sequence[pd.DataFrame]) -> str:
-    sizes = _numbers(frames, "evaluation.selection_users")
-    return f"a fixed sample of at most {sizes} users" if sizes else "all users"
-
-
-def _passes(frames: Sequence[pd.DataFrame], section: str) -> str:
-    patience = _numbers(frames, f"{section}.patience")
-    until = f" or until {patience} bring nothing better" if patience else ""
-    return f"at most {_numbers(frames, f'{section}.epochs') or 'none'}{until}"
-
-
-def _numbers(frames: Sequence[pd.DataFrame], name: str) -> str:
-    """All values of a setting that not every row has."""
-    values = {float(value) for frame in frames if name in frame for value in frame[name].dropna()}
-    return ", ".join(f"{value:,.0f}" for value in sorted(values))
+def _layers(group: pd.DataFrame) -> str:
+    """Of the LLM, which SASRec has none of."""
+    return "–" if (group["method"] == "sasrec").all() else str(int(group["num_layers"].iloc[0]))
 
 
 def _rate(row: "pd.Series[Any]") -> str:

@@ -17,7 +17,7 @@ from orchestrator.report.results import collect, replace_file
 from orchestrator.space.search_space import SearchSpace, load_search_space
 from orchestrator.storage.stages import StageStore
 from orchestrator.storage.sweep_folder import SweepFolder
-from orchestrator.study.page import DATA_FACTS
+from orchestrator.study.protocol import DATA_FACTS
 from orchestrator.study.questions import TIERS
 from orchestrator.study.rates import BEFORE_RATES, chosen_rates, waiting_depths, with_rates
 from orchestrator.study.rows import keep_row, put_back
@@ -85,7 +85,12 @@ class Study:
         if self.stages.is_done(stage_id):
             data = SequenceDataset.load(self.stages.path(stage_id))
             sizes = {"users": data.num_users, "items": data.num_items, "events": data.num_events}
-            facts = {"file": name, **sizes, "fingerprint": data.fingerprint}
+            facts = {
+                "file": name,
+                **sizes,
+                "has_timestamps": data.has_timestamps,
+                "fingerprint": data.fingerprint,
+            }
             replace_file(self.record / DATA_FACTS, json.dumps(facts, indent=2) + "\n")
 
     def _space(self, question: str) -> SearchSpace:

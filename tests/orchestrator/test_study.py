@@ -278,7 +278,14 @@ def kept(question: str, plan: Plan, tmp_path: Path) -> study.Study:
     for trial in plan.trials:
         keep_row(one.stages, trial.stage_id, one.rows)
     collect(plan.trials, one.rows.root).to_csv(one.record / f"{question}.csv", index=False)
-    facts = {"file": "log.txt", "users": 1_234, "items": 56, "events": 7_890, "fingerprint": "ab" * 32}
+    facts = {
+        "file": "log.txt",
+        "users": 1_234,
+        "items": 56,
+        "events": 7_890,
+        "has_timestamps": True,
+        "fingerprint": "ab" * 32,
+    }
     (one.record / "data.json").write_text(json.dumps(facts))
     return one
 
@@ -290,6 +297,8 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     text = page.read_text()
     assert page == tmp_path / "study.md"
     assert "`log.txt`, after the 5-core: 1,234 users" in text
+    assert "| split | leave-one-out in the order of time:" in text
+    assert "item vectors of SASRec, frozen; AdamW, 32 windows a step, weight decay 0.01, cosine rate" in text
     assert "| finetune | 2 |" in text
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
@@ -314,12 +323,14 @@ def test_the_page_has_a_column_for_every_protocol_that_was_asked_for(tmp_path: P
 
 
 def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
-    assert {claim.verdict for claim in claims(Evidence({}, {}))} == {"cannot be told here"}
+    *measurable, large = claims(Evidence({}, {}))
+    assert {(claim.measured, claim.verdict) for claim in measurable} == {("–", "not measured yet")}
+    assert large.verdict == "cannot be told here"
 
 
 def test_a_claim_about_ranking_takes_three_seeds() -> None:
     def told(num_seeds: int) -> tuple[str, str]:
-        test = Comparison("all-4 vs ce-4", num_seeds, 0.005, 0.004, 0.006, 0.001, 0.001, True, "better")
+        test = Comparison("all-4 vs ce-4", num_seeds, 0.005, (0.005,) * num_seeds, 0.004, 0.006, 0.001, 0.001, "better")
         found = claims(Evidence({}, {test.name: test}))
         return next((c.measured, c.verdict) for c in found if c.text.startswith("Distillation lifts"))
 
@@ -328,24 +339,27 @@ def test_a_claim_about_ranking_takes_three_seeds() -> None:
     assert told(2)[0].endswith("with 2 of 3 seeds")
 
 
-def test_speed_is_claimed_from_the_run_in_which_the_depths_took_turns(tmp_path: Path) -> None:
+def test_speed_and_size_are_claimed_from_the_run_in_which_the_depths_took_turns(tmp_path: Path) -> None:
     def verdicts(rows: list[tuple[int, float, float]]) -> dict[str, tuple[str, str]]:
         columns = ("layers", "decoder, M", "targets/s", "training, times", "users/s", "ranking, times")
         run = {
             "cpu": "some CPU", "date": "2026-11-30T00:00:00+00:00", "commit": "0123456789abcdef",
             "settings": {"threads": 1, "precision": "fp32"},
-            "rows": [dict(zip(columns, (n, 1.0, 1.0, train, 1.0, rank), strict=True)) for n, train, rank in rows],
+            "rows": [dict(zip(columns, (n, float(n), 1.0, train, 1.0, rank), strict=True)) for n, train, rank in rows],
         }  # fmt: skip
         (tmp_path / "cost.json").write_text(json.dumps(run))
         found = claims(Evidence({}, {}, read_costs(tmp_path)))
-        return {word: (c.measured, c.verdict) for c in found for word in ("trains", "ranks 8.0") if word in c.text}
+        return {
+            word: (c.measured, c.verdict) for c in found for word in ("13 %", "trains", "ranks 8.0") if word in c.text
+        }
 
     assert read_costs(tmp_path) is None
     assert verdicts([(4, 6.7, 7.9), (30, 1.0, 1.0)]) == {
-        "trains": ("4 layers are 6.7 times as fast as 30", "holds"),
-        "ranks 8.0": ("4 layers are 7.9 times as fast as 30", "does not hold"),
+        "13 %": ("4 layers over 30: 0.133", "holds"),
+        "trains": ("4 layers are 6.7 times as fast as 30, fine-tuned", "holds"),
+        "ranks 8.0": ("4 layers are 7.9 times as fast as 30, fine-tuned", "does not hold"),
     }
-    assert {verdict for _, verdict in verdicts([(0, 9.0, 9.0), (4, 1.0, 1.0)]).values()} == {"cannot be told here"}
+    assert {verdict for _, verdict in verdicts([(0, 9.0, 9.0), (4, 1.0, 1.0)]).values()} == {"not measured yet"}
 
 
 def test_the_columns_of_the_benchmark_are_those_that_the_page_reads() -> None:
@@ -357,11 +371,10 @@ def test_the_columns_of_the_benchmark_are_those_that_the_page_reads() -> None:
 
 def test_parameters_are_counted_once_both_models_are_kept() -> None:
     def spoken(*rows: tuple[int, float]) -> str:
-        frame = pd.DataFrame(rows, columns=["num_layers", "params_decoder"])
-        frame = frame.assign(method="finetune", params_total=1.0)
-        return next(claim.measured for claim in claims(Evidence({"depth": frame}, {})) if "13 %" in claim.text)
+        frame = pd.DataFrame(rows, columns=["num_layers", "params_total"]).assign(method="finetune")
+        return next(claim.measured for claim in claims(Evidence({"depth": frame}, {})) if "vocabulary" in claim.text)
 
-    assert spoken((4, 14.0)) == "not measured yet"
+    assert spoken((4, 14.0)) == "–"
     assert spoken((4, 14.0), (30, 106.0), (30, 106.0)) == "4 layers over 30: 0.132"
 
 
