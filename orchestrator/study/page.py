@@ -1,6 +1,7 @@
 """`docs/study.md`: every number of it is computed from the kept rows, none is typed."""
 
 from collections.abc import Iterator, Sequence, Set
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from orchestrator.study.questions import QUESTIONS, Question
 from slmrec_core.training.config import OTHER_PROTOCOLS
 
 _METRIC = "ndcg_at_10"
+_DIFFERENCES = ("test NDCG@10", "seeds", "difference", "by seed", "95 %")
 
 
 def write_page(record: Path) -> Path:
@@ -83,6 +85,8 @@ def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison
         parts.insert(2, f"![{question.title}]({record.name}/figures/{question.name}/{figure.name})")
     if tests:
         parts.append(_tests_table(tests))
+    if question.steps and (steps := _steps(frame, record / "rows")):
+        parts.append(steps)
     if question.costs:
         parts.append(_costs_table(chosen.frame))
     missing = [
@@ -127,19 +131,29 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
 
 
 def _tests_table(tests: Sequence[Comparison]) -> str:
-    lines = [
-        [
-            test.name,
-            str(test.num_seeds),
-            f"{test.difference:+.4f}",
-            ", ".join(f"{difference:+.4f}" for difference in test.by_seed),
-            f"{test.low:+.4f} to {test.high:+.4f}",
-            f"{test.p_value_holm:.4f}",
-            test.verdict,
-        ]
-        for test in tests
+    lines = [[*_differences(test), f"{test.p_value_holm:.4f}", test.verdict] for test in tests]
+    return _table([*_DIFFERENCES, "p (Holm)", "verdict"], lines)
+
+
+def _steps(frame: pd.DataFrame, rows: Path) -> str | None:
+    """Each depth of the fine-tuned models against the one before it; None = there is but one."""
+    depths = sorted(frame.loc[(frame["method"] == "finetune") & (frame["status"] == "finished"), "num_layers"].unique())
+    names = [f"finetune-{deeper} vs finetune-{shallower}" for shallower, deeper in pairwise(depths)]
+    if not names:
+        return None
+    lines = [_differences(step) for step in paired_comparisons(frame, rows, listed=names)]
+    note = "Step by step, beside the list of tests, and so without p and verdict:"
+    return f"{note}\n\n{_table(_DIFFERENCES, lines)}"
+
+
+def _differences(test: Comparison) -> list[str]:
+    return [
+        test.name,
+        str(test.num_seeds),
+        f"{test.difference:+.4f}",
+        ", ".join(f"{difference:+.4f}" for difference in test.by_seed),
+        f"{test.low:+.4f} to {test.high:+.4f}",
     ]
-    return _table(["test NDCG@10", "seeds", "difference", "by seed", "95 %", "p (Holm)", "verdict"], lines)
 
 
 def _costs_table(frame: pd.DataFrame) -> str:

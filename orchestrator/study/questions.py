@@ -17,6 +17,8 @@ class Question:
     """What is asked, and how the rows are to be read."""
     costs: bool = False
     """True = its table is followed by what each row costs."""
+    steps: bool = False
+    """True = each depth is also compared with the one before it."""
 
 
 QUESTIONS = (
@@ -46,6 +48,7 @@ QUESTIONS = (
         "The first n layers of the LLM, fine-tuned. Without layers there are the two projections and the final norm"
         " alone: such a model sees the last item and nothing before it.",
         costs=True,
+        steps=True,
     ),
     Question(
         "probe",

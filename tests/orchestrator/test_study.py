@@ -303,6 +303,9 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
     assert "Not compared yet: finetune-0 vs finetune-30, " in text
+    (step,) = [line for line in text.splitlines() if line.startswith("| finetune-4 vs finetune-2 |")]
+    assert step.startswith("| finetune-4 vs finetune-2 | 2 |")
+    assert step.count("|") == 6, "neither p nor verdict: it is on no list"
     assert "cannot be told here" in text
     figures = tmp_path / "study" / "figures" / "depth"
     assert [path.name for path in figures.iterdir()] == ["depth_ndcg_at_10.png"], "5 MB of HTML are not kept"
