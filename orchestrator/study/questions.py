@@ -26,9 +26,9 @@ QUESTIONS = (
         "baseline",
         "SASRec, the baseline",
         "SASRec with full cross entropy, after the published runs of MTandHJ/CE-SCE-LLMRec, with twice their learning"
-        " rate and a third of their passes: the eighth recipe that was tried (EXPERIMENTS.md), chosen on valid. They"
-        " report 0.0729 on valid and 0.0597 ± 0.0007 on test. Its item table is the one that every LLM of the same seed"
-        " reads.",
+        " rate and a third of their passes: the eighth recipe that was tried (EXPERIMENTS.md), chosen on valid. On"
+        " Beauty they report 0.0729 on valid and 0.0597 ± 0.0007 on test. Its item table is the one that every LLM of"
+        " the same seed reads.",
     ),
     Question(
         "learning_rate",
