@@ -257,11 +257,11 @@ class ExperimentConfig(FrozenConfig):
         return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
 
     def uncompressed(self) -> "ExperimentConfig":
-        """The training behind a compressed row: whatever else the row is ranked by, its epochs are chosen the same."""
-        evaluation = self.evaluation.model_copy(update={"protocols": ("full",)})
-        return self.model_copy(
-            update={"compressed": False, "compression": CompressionConfig(), "evaluation": evaluation}
-        )
+        """The training behind a row: whatever else a compressed one is ranked by, its epochs are chosen alike."""
+        changes: dict[str, object] = {"compressed": False, "compression": CompressionConfig()}
+        if self.compressed:
+            changes["evaluation"] = self.evaluation.model_copy(update={"protocols": ("full",)})
+        return self.model_copy(update=changes)
 
     def simplified(self) -> "ExperimentConfig":
         """The same training under its simplest name.

@@ -54,6 +54,7 @@ MOVED: list[tuple[str, Any, set[str]]] = [
     ("item_table.training.epochs", 3, BELOW_TABLE),
     ("item_table.training.learning_rate", 0.01, BELOW_TABLE),
     ("evaluation.mask_seen", False, BELOW_TABLE),
+    ("evaluation.protocols", ["full", "unmasked"], BELOW_TABLE),
     ("evaluation.num_negatives", 99, BELOW_TABLE),
     ("evaluation.selection_users", 9, BELOW_TABLE),
     ("teacher.num_layers", 6, BELOW_TEACHER),
