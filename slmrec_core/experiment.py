@@ -89,8 +89,7 @@ class ExperimentConfig(FrozenConfig):
     probe: ProbeConfig = ProbeConfig()
     """How layers are read."""
     compressed: bool = False
-    """True = the row is the trained model after `compression`, which may be none of it, ranked by all of
-    `evaluation.protocols`; the training itself is shared with the row without."""
+    """True = the row is the trained model after `compression`; the training itself is shared with the row without."""
     compression: CompressionConfig = CompressionConfig()
     """What a compressed row keeps."""
 
@@ -257,11 +256,8 @@ class ExperimentConfig(FrozenConfig):
         return {n: value for n, value in dotted(self).items() if n.split(".")[0] in used and n not in starts_alike}
 
     def uncompressed(self) -> "ExperimentConfig":
-        """The training behind a row: whatever else a compressed one is ranked by, its epochs are chosen alike."""
-        changes: dict[str, object] = {"compressed": False, "compression": CompressionConfig()}
-        if self.compressed:
-            changes["evaluation"] = self.evaluation.model_copy(update={"protocols": ("full",)})
-        return self.model_copy(update=changes)
+        """The training behind a compressed row."""
+        return self.model_copy(update={"compressed": False, "compression": CompressionConfig()})
 
     def simplified(self) -> "ExperimentConfig":
         """The same training under its simplest name.

@@ -82,13 +82,6 @@ QUESTIONS = (
         " written. *sampled* ranks among the paper's 1 + 999 candidates.",
     ),
     Question(
-        "protocols",
-        "The same models, ranked otherwise",
-        "The weights of the sections above. *unmasked* leaves the items of the history among the candidates; *sampled*"
-        " ranks the target among 999 items that the user has never touched, as the paper does. A number of one column"
-        " compares with none of another, here or in a paper.",
-    ),
-    Question(
         "retrained",
         "One target a user, a trained item table",
         "One change to the model of 4 layers in each row: the last position of each user as the only target, and item"
@@ -119,7 +112,7 @@ QUESTIONS = (
 
 TIERS = {
     1: ("baseline", "learning_rate", "depth", "distillation", "learning_rate_whole", "depth", "probe"),
-    2: ("protocols", "controls", "teachers", "paper", "retrained"),
+    2: ("controls", "teachers", "paper", "retrained"),
     3: ("learning_rate_between", "between", "five_seeds", "variants"),
 }
 """Names of the questions, in the order in which they are run. The whole LLM takes most of the time and comes last:

@@ -138,15 +138,6 @@ def test_compressed_rows_share_one_training_with_the_row_without(base: dict[str,
     assert "compressed" not in plan_of(base).trials[-1].settings
 
 
-def test_a_trained_model_is_ranked_by_more_protocols_without_another_training() -> None:
-    protocols = ["full", "unmasked", "sampled"]
-    again = plan_of(FINETUNE | {"compressed": True}, base={"evaluation.protocols": protocols})
-    (compressed,) = again.of_kind("compress")
-    assert again.stages.keys() - {compressed.stage_id} == plan_of(FINETUNE).stages.keys()
-    assert compressed.inputs["trained"] == only(again, "finetune").stage_id
-    assert compressed.settings["evaluation"]["protocols"] == protocols  # type: ignore[index]
-
-
 def test_a_compressed_row_has_the_layers_that_it_keeps() -> None:
     kept = {"compressed": True, "compression.keep_layers": 2, "student.num_layers": 4}
     assert plan_of(FINETUNE | kept).trials[-1].num_layers == 2

@@ -315,7 +315,7 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
 def test_the_page_has_a_column_for_every_protocol_that_was_asked_for(tmp_path: Path) -> None:
     protocols = {"evaluation.protocols": ["full", "unmasked"]}
     plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}, "compressed": True}, base=protocols)
-    one = kept("protocols", plan, tmp_path)
+    one = kept("paper", plan, tmp_path)
     text = page_text(one.record)
     assert "| test MRR | unmasked NDCG@10 | unmasked MRR |" in text
     assert "sampled NDCG@10" not in text
