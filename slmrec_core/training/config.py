@@ -71,4 +71,5 @@ class EvaluationConfig(FrozenConfig):
                 f"evaluation.protocols: must name 'full' and none twice, got {list(protocols)}."
                 " Checkpoints are chosen by full ranking; 'sampled' and 'unmasked' may stand beside it."
             )
-        return protocols
+        # In one order, which a checkpoint gives back: a resumed training then writes the same files.
+        return tuple(name for name in get_args(RankingProtocol) if name in protocols)

@@ -272,6 +272,14 @@ def test_every_setting_is_in_the_list_above() -> None:
     assert {name for case in marks[0].args[1] for name in case[0]} == set(EvaluationConfig.model_fields)
 
 
+def test_protocols_have_one_order_however_they_are_written() -> None:
+    first, other = (
+        EvaluationConfig(protocols=p) for p in (("unmasked", "full", "sampled"), ("full", "sampled", "unmasked"))
+    )
+    assert first == other
+    assert first.protocols == ("full", "sampled", "unmasked")
+
+
 @pytest.mark.parametrize("protocols", [(), ("sampled",), ("full", "full")])
 def test_full_ranking_is_always_among_the_protocols(protocols: tuple[str, ...]) -> None:
     # A bug of ours: without it, training failed at the end of its first epoch for want of the checkpoint metric.
