@@ -1,4 +1,4 @@
-"""`docs/study.md`: every number of it is computed from the kept rows, none is typed."""
+"""`docs/study.md`: every number that we measured is computed from the kept rows, none is typed."""
 
 from collections.abc import Iterator, Sequence, Set
 from itertools import pairwise
