@@ -21,7 +21,7 @@ from orchestrator.report.cost_figure import draw_costs
 from orchestrator.report.curves import curves, paired_comparisons
 from orchestrator.report.figures import draw
 from orchestrator.report.results import Ending, best_student, collect, format_table, write_results
-from orchestrator.resources import allocate
+from orchestrator.resources import Allocation, allocate
 from orchestrator.searching import REPORTS_FOLDER, run_search
 from orchestrator.space.search_space import SearchSpace
 from orchestrator.storage.stages import StageStore
@@ -38,6 +38,7 @@ from orchestrator.tracking.mirror import (
 )
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import TrialFailedError
+from slmrec_core.hardware import fast_precision
 
 EXIT_DONE, EXIT_FAILED = 0, 1
 
@@ -130,6 +131,8 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     allocation = allocate(sweep.plan.workers, nodes)
     progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
     plan, space = sweep.plan, sweep.space
+    if warning := slow_precision(plan, allocation, fast_precision()):
+        complain(warning)
     builder = Builder(sweep.storage, sweep.folder.name, allocation, interruption.check)
     endings: dict[str, Ending] = {}
     mirror.add(plan.trials)
@@ -163,6 +166,23 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
         complain(message)
     complain(f"Some runs failed. Finished stages are kept; try again with:\n  {sweep.resume_command}")
     return EXIT_FAILED
+
+
+def slow_precision(plan: Plan, allocation: Allocation, fast: str) -> str | None:
+    """What to say of rows that name bf16 where nothing computes it; None = nothing.
+
+    Args:
+        plan: Of the sweep.
+        allocation: CPUs or GPUs.
+        fast: What this machine computes fast, `hardware.fast_precision`.
+    """
+    names_it = any(experiment.training.precision == "bf16" for experiment in plan.experiments.values())
+    if allocation.use_gpu or fast == "bf16" or not names_it:
+        return None
+    return (
+        "training.precision: bf16 on a CPU without a unit for it took 70 times as long as fp32, got rows that name it."
+        " With --set training.precision=fp32 other rows are trained, alike in all else."
+    )
 
 
 def with_failures(

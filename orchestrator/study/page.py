@@ -103,7 +103,9 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
     read_test = f"test/{_METRIC}" in frame
     others = [other for other in OTHER_PROTOCOLS if read_test and f"test_{other}/{_METRIC}" in frame]
     has_change = "test/state_change" in frame
-    header = ["row", "layers", "learning rate", "seeds", "best epoch", "valid NDCG@10"]
+    precisions = frame["training.precision"].nunique() if "training.precision" in frame else 0
+    header = ["row", "layers", "learning rate", *(["precision"] if precisions > 1 else []), "seeds", "best epoch"]
+    header += ["valid NDCG@10"]
     header += ["test NDCG@10", "95 %", "test HR@10", "test MRR"] if read_test else []
     header += [f"{other} {name}" for other in others for name in ("NDCG@10", "MRR")]
     header += ["turns the state by"] if has_change else []
@@ -112,7 +114,9 @@ def _rows_table(frame: pd.DataFrame, chosen: Set[object], reader: RankReader) ->
     several = frame.groupby(["row", "num_layers"])["rate"].nunique().max() > 1
     for _, group in frame.groupby(["row", "num_layers", "rate"]):
         row, layers, rate = str(group["row"].iloc[0]), int(group["num_layers"].iloc[0]), str(group["rate"].iloc[0])
-        cells = [row, _layers(group), rate, str(group["seed"].nunique())]
+        cells = [row, _layers(group), rate]
+        cells += [str(group["training.precision"].fillna("–").iloc[0])] if precisions > 1 else []
+        cells += [str(group["seed"].nunique())]
         cells += [", ".join(f"{epoch:.0f}" for epoch in group["best_epoch"].dropna()) or "–"]
         valid = _mean_sd(group, f"valid/{_METRIC}")
         cells.append(f"**{valid}**" if several and set(group["stage_id"]) <= chosen else valid)

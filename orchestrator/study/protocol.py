@@ -58,6 +58,7 @@ def _llm(frames: Sequence[pd.DataFrame]) -> str:
         f"`{backbone}` (`q4` in a name: 4-bit-quantised weights), tuning: {_all(frames, 'student.tuning')}; LoRA on the"
         f" MLPs, rank {_all(frames, 'student.lora_rank')}, alpha {_all(frames, 'student.lora_alpha')}, dropout"
         f" {_all(frames, 'student.lora_dropout')}; item vectors of SASRec, {_all(frames, 'student.item_vectors')};"
+        f" computed in {_all(frames, 'training.precision')}, trained weights and scores in fp32;"
         f" {_optimisation(frames, 'training')}"
     )
 

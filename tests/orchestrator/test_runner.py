@@ -10,7 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from orchestrator.planning.plan import make_plan
-from orchestrator.runner import Sweep, _dataset, _dataset_facts, run_sweep
+from orchestrator.resources import Allocation
+from orchestrator.runner import Sweep, _dataset, _dataset_facts, run_sweep, slow_precision
 from orchestrator.storage.sweep_folder import SweepFolder
 from slmrec_core.errors import ConfigError, DataError
 from tests.orchestrator.small_spaces import space_of
@@ -106,3 +107,12 @@ def test_the_source_of_the_data_is_what_was_read(tmp_path: Path) -> None:
     joins_nothing(sweep)
     facts = _dataset_facts(sweep, _dataset(sweep))
     assert (facts.name, facts.source, facts.num_events) == ("events", str(events), 36)
+
+
+def test_bf16_where_nothing_computes_it_is_not_silent() -> None:
+    cpus, gpus = Allocation(2, 1, 0.95, use_gpu=False), Allocation(1, 1, 0.95, use_gpu=True)
+    rows = {name: make_plan(space_of({"method": "finetune", "training.precision": name})) for name in ("fp32", "bf16")}
+    assert "--set training.precision=fp32" in str(slow_precision(rows["bf16"], cpus, "fp32"))
+    assert slow_precision(rows["bf16"], cpus, "bf16") is None
+    assert slow_precision(rows["bf16"], gpus, "fp32") is None
+    assert slow_precision(rows["fp32"], cpus, "fp32") is None

@@ -233,7 +233,7 @@ def test_rows_wait_for_their_rate_and_what_is_compared_with_them_too(tmp_path: P
     later = {trial.trial_id.rpartition("-")[0]: trial.stage_id for trial in make_plan(with_rates(space, RATES)).trials}
     assert rows.items() < later.items()
     assert {name for name in later if name not in rows} == {"finetune-30-seed0"}
-    assert now.compare == ["finetune-4 vs sasrec-0"]
+    assert now.compare == ["finetune-4 vs sasrec-0", "bf16-4 vs finetune-4"]
     with pytest.raises(ConfigError, match=r"got none for \[30\] layers. Run tier 1"):
         with_rates(load_search_space("study/probe", SYNTHETIC), rates)
 
@@ -291,14 +291,14 @@ def kept(question: str, plan: Plan, tmp_path: Path) -> study.Study:
 
 
 def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
-    plan = plan_of({"method": "finetune", "student.num_layers": {"grid": [2, 4]}}, seeds=[0, 1])
-    one = kept("depth", plan, tmp_path)
+    depths = {"method": "finetune", "student.num_layers": {"grid": [2, 4]}}
+    one = kept("depth", plan_of(depths, base={"training.precision": "fp32"}, seeds=[0, 1]), tmp_path)
     page = write_page(one.record)
     text = page.read_text()
     assert page == tmp_path / "study.md"
     assert "`log.txt`, after the 5-core: 1,234 users" in text
     assert "| split | leave-one-out in the order of time:" in text
-    assert "item vectors of SASRec, frozen; AdamW, 32 windows a step, weight decay 0.01, cosine rate" in text
+    assert "frozen; computed in fp32, trained weights and scores in fp32; AdamW, 32 windows a step," in text
     assert "| finetune | 2 |" in text
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
@@ -323,6 +323,20 @@ def test_the_page_has_a_column_for_every_protocol_that_was_asked_for(tmp_path: P
     metrics = json.loads((one.rows.path(row.stage_id) / "result.json").read_text())["metrics"]
     (line,) = [line for line in text.splitlines() if line.startswith("| finetune | 2 |")]
     assert line.endswith(f"| {metrics['test_unmasked/ndcg_at_10']:.4f} | {metrics['test_unmasked/mrr']:.4f} |")
+
+
+def test_the_page_says_which_rows_were_computed_in_which_precision(tmp_path: Path) -> None:
+    models = [{"method": "finetune"}, {"method": "finetune", "row": "bf16", "training.precision": "bf16"}]
+    one = kept("depth", plan_of({"method": "sasrec"}, *models, base={"training.precision": "fp32"}), tmp_path)
+    text = page_text(one.record)
+    assert "computed in bf16, fp32, trained weights" in text
+    header = "| row | layers | learning rate | precision | seeds | best epoch | valid NDCG@10 |"
+    _, _, *rows = text[text.index(header) :].partition("\n\n")[0].splitlines()
+    assert {row.split(" | ")[0][2:]: row.split(" | ")[3] for row in rows} == {
+        "finetune": "fp32",
+        "bf16": "bf16",
+        "sasrec": "–",
+    }
 
 
 def test_a_claim_is_never_borne_out_by_what_is_undecided_or_not_measured() -> None:
