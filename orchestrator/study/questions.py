@@ -89,6 +89,12 @@ QUESTIONS = (
         " vectors that are trained on with the rest.",
     ),
     Question(
+        "ranking",
+        "One set of weights, ranked in three ways",
+        "Each model is trained once and ranks every test user three times: among the whole catalogue without the items"
+        " of the history, with them (*unmasked*), and among the paper's 1 + 999 candidates (*sampled*).",
+    ),
+    Question(
         "learning_rate_between",
         "The learning rate of 15 and 22 layers",
         "The same three rates for two depths between the shallow models and the whole LLM.",
@@ -113,7 +119,7 @@ QUESTIONS = (
 
 TIERS = {
     1: ("baseline", "learning_rate", "depth", "distillation", "learning_rate_whole", "depth", "probe"),
-    2: ("controls", "teachers", "paper", "retrained"),
+    2: ("controls", "teachers", "paper", "retrained", "ranking"),
     3: ("learning_rate_between", "between", "five_seeds", "variants"),
 }
 """Names of the questions, in the order in which they are run. The whole LLM takes most of the time and comes last:
