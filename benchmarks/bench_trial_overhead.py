@@ -6,7 +6,7 @@ payload. One trial runs at a time, with one worker, through Tune and Train on a 
 cost is the time from one trial's report to the next one's; what a sweep needs once is not in it. The candidates:
 
 - plain Ray: a `TorchTrainer` in a Tune function with the defaults of both; Ray's own Python starts each process.
-- ours: `tune_jobs`. Processes are forked with their libraries imported, Train's controller runs in the trial's own
+- ours: `tune_builds`. Processes are forked with their libraries imported, Train's controller runs in the trial's own
   process, and that process is kept for the next trial.
 
 Each has a cluster of its own, since how processes start is decided when Ray is joined; the clusters take turns.
@@ -37,6 +37,7 @@ from ray.tune.integration.ray_train import TuneReportCallback
 
 from benchmarks.harness import Goal, Report, Size, arguments
 from orchestrator import cluster
+from orchestrator.build_queue import Build, BuildQueue
 from orchestrator.builders import Builder
 from orchestrator.planning.plan import Plan, make_plan
 from orchestrator.preparation import prepare
@@ -46,7 +47,7 @@ from orchestrator.space.search_space import load_search_space
 from orchestrator.storage.failures import read_failure
 from orchestrator.storage.stages import StageStore
 from orchestrator.training.job import Job
-from orchestrator.tuning import OnResult, Watcher, tune_jobs
+from orchestrator.tuning import OnResult, Watcher, tune_builds
 from slmrec_core.errors import TrialFailedError
 
 SPACE = """# What does a trial cost that trains nothing?
@@ -107,7 +108,7 @@ def builder_of(folder: Path, plan: Plan, forks: bool) -> Iterator[Builder]:
 
 def plain_trial(config: dict[str, Any]) -> None:
     """A trial as Ray's guide has it."""
-    job = Job.from_dict(config["job"])
+    job = Job.from_dict(config["jobs"][0])
     with job.store.build(job.stage, job.provenance) as folder:
         TorchTrainer(
             plain_worker,
@@ -131,11 +132,16 @@ def plain_worker(config: dict[str, Any]) -> None:
     train_worker(config)
 
 
+def our_trials(jobs: Sequence[Job], concurrent: int, on_result: OnResult) -> None:
+    """Jobs that read nothing of each other, as a sweep runs them."""
+    tune_builds(BuildQueue([Build([job]) for job in jobs]), jobs[0], concurrent, on_result)
+
+
 def plain_trials(jobs: Sequence[Job], concurrent: int, on_result: OnResult) -> None:
-    """`tune_jobs` with Tune's and Train's defaults."""
+    """The same with Tune's and Train's defaults."""
     ray.tune.Tuner(
         ray.tune.with_resources(plain_trial, {"cpu": DRIVER_CPUS}),
-        param_space={"job": ray.tune.grid_search([job.to_dict() for job in jobs])},
+        param_space={"jobs": ray.tune.grid_search([[job.to_dict()] for job in jobs])},
         tune_config=ray.tune.TuneConfig(max_concurrent_trials=concurrent),
         run_config=ray.tune.RunConfig(
             name=f"plain-{jobs[0].stage.stage_id}",
@@ -151,7 +157,7 @@ def cost(builder: Builder, plan: Plan, forks: bool) -> tuple[float, float]:
     store = StageStore(builder.storage / "stages")
     jobs = [builder.job(plan, stage) for stage in plan.of_kind("finetune") if not store.is_done(stage.stage_id)]
     reports: list[float] = []
-    run = tune_jobs if forks else plain_trials
+    run = our_trials if forks else plain_trials
     run(jobs[:TRIALS], 1, lambda job, result: reports.append(time.perf_counter()))
     check(jobs[:TRIALS])
     return (reports[-1] - reports[0]) / (TRIALS - 1), seconds_of(jobs[TRIALS - 1])
@@ -179,7 +185,7 @@ def real_sweep(folder: Path, epochs: int) -> tuple[float, list[float]]:
     with builder_of(folder, plan, forks=True) as builder:
         jobs = [builder.job(plan, stage) for stage in plan.of_kind("finetune")]
         started = time.perf_counter()
-        tune_jobs(jobs, builder.allocation.concurrent_trials, lambda job, result: None)
+        our_trials(jobs, builder.allocation.concurrent_trials, lambda job, result: None)
         wall = time.perf_counter() - started
     check(jobs)
     return wall, [seconds_of(job) for job in jobs]

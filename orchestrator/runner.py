@@ -133,7 +133,7 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     plan, space = sweep.plan, sweep.space
     if warning := slow_precision(plan, allocation, fast_precision()):
         complain(warning)
-    builder = Builder(sweep.storage, sweep.folder.name, allocation, interruption.check)
+    builder = Builder(sweep.storage, sweep.folder.name, allocation)
     endings: dict[str, Ending] = {}
     mirror.add(plan.trials)
     failures = builder.build(plan)

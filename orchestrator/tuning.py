@@ -1,4 +1,4 @@
-"""Ray Tune over the trials of a sweep: all of a grid, or what a search draws, with or without early stops.
+"""Ray Tune over what a sweep builds, in the order of what it reads, and over what a search draws, with early stops.
 
 Nothing of Tune's is restored: what was finished is in the stage store, what a search knows in the sweep's folder.
 """
@@ -11,6 +11,7 @@ import ray.tune
 from ray.tune.schedulers import ASHAScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
+from orchestrator.build_queue import BuildQueue
 from orchestrator.resources import DRIVER_CPUS
 from orchestrator.space.search_space import SearchSpace
 from orchestrator.storage.failures import note_failure, read_failure
@@ -19,9 +20,9 @@ from orchestrator.training.job import Job
 from slmrec_core.errors import TrialFailedError
 
 OnResult = Callable[[Job, dict[str, Any]], None]
-"""Called with a trial's job and what it reported."""
+"""Called with a trial's job, the first if it has several, and what it reported."""
 OnEnd = Callable[[Job], None]
-"""Called with the job of a trial that is finished, stopped or failed."""
+"""Called with the job of a trial that is finished, stopped or failed, the first if it has several."""
 
 
 class PointSource(Protocol):
@@ -74,18 +75,21 @@ class Watcher(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types he
         return {}
 
 
-class _Drawn(Searcher):  # type: ignore[misc]  # ray ships no types here
-    """Asks for the next point whenever there is room for a trial."""
+class _Asked(Searcher):  # type: ignore[misc]  # ray ships no types here
+    """Asks for the jobs of the next trial whenever there is room for one: none for now is None, none at all is []."""
 
-    def __init__(self, points: PointSource) -> None:
+    def __init__(self, ask: Callable[[], Sequence[Job] | None]) -> None:
         super().__init__()
-        self._points = points
+        self._ask = ask
 
-    def suggest(self, trial_id: str) -> dict[str, Any]:
-        return {"job": self._points.draw().to_dict()}
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        jobs = self._ask()
+        if jobs is None:
+            return None
+        return {"jobs": [job.to_dict() for job in jobs]} if jobs else str(Searcher.FINISHED)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
-        """The search is told by `Watcher`."""
+        """Whoever gives the jobs is told by `Watcher`."""
 
     def save(self, checkpoint_path: str) -> None:
         """Nothing: see the module."""
@@ -95,20 +99,42 @@ class _Drawn(Searcher):  # type: ignore[misc]  # ray ships no types here
         return {}
 
 
-def tune_jobs(jobs: Sequence[Job], concurrent: int, on_result: OnResult) -> None:
-    """Runs every job as a trial; a failed one does not stop the others, its message is kept in the sweep's folder."""
+def tune_builds(
+    queue: BuildQueue,
+    template: Job,
+    concurrent: int,
+    on_result: OnResult,
+    on_built: Callable[[list[str]], None] = lambda built: None,
+) -> None:
+    """Runs every build as a trial, as soon as it lacks nothing; a failed one stops those that read it and no others.
+
+    Args:
+        queue: Gives the builds, and holds the messages of those that failed.
+        template: A job like theirs, for storage and workers.
+        concurrent: Trials at a time.
+        on_result: Called with what a trial reports.
+        on_built: Called with the stages of a build that is over.
+    """
+
+    def ask() -> Sequence[Job] | None:
+        if not queue.num_waiting:
+            return []
+        build = queue.next()
+        return None if build is None else build.jobs
+
     ray.tune.Tuner(
         ray.tune.with_resources(run_trial, {"cpu": DRIVER_CPUS}),
-        param_space={"job": ray.tune.grid_search([job.to_dict() for job in jobs])},
         tune_config=ray.tune.TuneConfig(
+            num_samples=queue.num_waiting,
             max_concurrent_trials=concurrent,
+            search_alg=_Asked(ask),
             # The process that steers a trial then steers the next. Not in a search: a trial that is stopped early
             # still waits in it for its workers.
             reuse_actors=True,
             trial_name_creator=_label,
             trial_dirname_creator=_folder_name,
         ),
-        run_config=_run_config(jobs[0], "tune", Watcher(on_result, lambda job: None)),
+        run_config=_run_config(template, "build", Watcher(on_result, lambda job: on_built(queue.end(job)))),
     ).fit()
 
 
@@ -125,7 +151,7 @@ def tune_points(points: PointSource, template: Job, concurrent: int) -> None:
         tune_config=ray.tune.TuneConfig(
             num_samples=points.num_left,
             max_concurrent_trials=concurrent,
-            search_alg=_Drawn(points),
+            search_alg=_Asked(lambda: [points.draw()]),
             scheduler=_scheduler(points.space, int(template.experiment["training"]["epochs"])),
             trial_name_creator=_label,
             trial_dirname_creator=_folder_name,
@@ -161,11 +187,11 @@ def _run_config(job: Job, kind: str, watcher: Watcher) -> ray.tune.RunConfig:
 
 
 def _job(trial: Any) -> Job:
-    return Job.from_dict(trial.config["job"])
+    return Job.from_dict(trial.config["jobs"][0])
 
 
 def _label(trial: Any) -> str:
-    return str(trial.config["job"]["stage"]["stage_id"])
+    return str(trial.config["jobs"][0]["stage"]["stage_id"])
 
 
 def _folder_name(trial: Any) -> str:

@@ -1,9 +1,10 @@
-"""One trial: a Tune function that starts one Ray Train group of DeepSpeed workers and commits what they made."""
+"""One trial: a Tune function that has one Ray Train group of DeepSpeed workers, or one process, build a stage."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
+import ray
 import ray.exceptions
 import ray.train
 import ray.tune
@@ -11,11 +12,15 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.exceptions import TrainingFailedError
 from ray.tune.trainable.trainable_fn_utils import _in_tune_session
 
-from orchestrator.storage.failures import note_failure, raise_noted
+from orchestrator.storage.failures import note_failure, raise_noted, read_failure
 from orchestrator.storage.metrics_tail import MetricsTail
-from orchestrator.training.job import Job
+from orchestrator.training.job import TRAINED_KINDS, Job
+from orchestrator.training.single_process import start_task
 from orchestrator.training.trainer import report_to_tune, trial_trainer
 from slmrec_core.errors import TrialFailedError
+
+_REPORT_EVERY_S = 15.0
+"""Of a single process, which may take a second for an epoch."""
 
 
 class TrialStoppedError(Exception):
@@ -23,20 +28,50 @@ class TrialStoppedError(Exception):
 
 
 def run_trial(config: dict[str, Any]) -> None:
-    """The trainable: builds the stage of one job, unless it is there.
+    """The trainable: builds the stages of its jobs, unless they are there.
 
     It raises nothing: the message of a failure is kept in the sweep's folder, and Tune tries again only what was
     lost without a word.
 
     Args:
-        config: `job`, as `Job.to_dict`.
+        config: `jobs`, each as `Job.to_dict`: one, or several layers of one teacher's states.
     """
-    job = Job.from_dict(config["job"])
-    is_there = job.store.is_whole if job.point is None else job.store.is_done
-    if is_there(job.stage.stage_id):
+    jobs = [Job.from_dict(raw) for raw in config["jobs"]]
+    is_there = jobs[0].store.is_whole if jobs[0].point is None else jobs[0].store.is_done
+    if all(is_there(job.stage.stage_id) for job in jobs):
         # A search judges this point too.
-        ray.tune.report(_last_report(job))
-        return
+        _report_last(jobs[0])
+    elif _is_trained(jobs[0]):
+        _run_workers(jobs[0])
+    else:
+        _run_process(jobs)
+
+
+def _is_trained(job: Job) -> bool:
+    """False = one process builds it; what a search has trained is not trained again, its test split is read."""
+    was_searched = job.point is None and job.store.is_whole(job.stage.untested.stage_id)
+    return job.stage.kind in TRAINED_KINDS and not was_searched
+
+
+def _run_process(jobs: list[Job]) -> None:
+    task, tail = start_task(jobs), MetricsTail(jobs[0].store.root, jobs[0].stage.stage_id)
+    is_over = False
+    while not is_over:
+        is_over = bool(ray.wait([task], timeout=_REPORT_EVERY_S)[0])
+        for row in tail.read()[-1:]:
+            ray.tune.report({**row.metrics, "epoch": row.step})
+    # Tune has a line of its own for a trial that reports nothing.
+    ray.tune.report({"is_over": True})
+    try:
+        ray.get(task)
+    except ray.exceptions.RayError as error:
+        # Its message is in the sweep's folder, unless the process died without a word.
+        for job in jobs:
+            if read_failure(job.failure_file) is None:
+                note_failure(job.failure_file, error)
+
+
+def _run_workers(job: Job) -> None:
     try:
         with job.store.build(job.stage, job.provenance) as folder:
             train(job, folder)
@@ -95,12 +130,13 @@ def _trainer(job: Job, folder: Path) -> TorchTrainer:
     )
 
 
-def _last_report(job: Job) -> dict[str, Any]:
-    """What the workers of a finished stage reported last."""
+def _report_last(job: Job) -> None:
+    """What a finished stage reported last."""
     rows = MetricsTail(job.store.root, job.stage.stage_id).read()
     metric = job.experiment["training"]["checkpoint_metric"]
-    best = max(row.metrics[metric] for row in rows)
-    return {**rows[-1].metrics, "epoch": rows[-1].step, "best_value": best}
+    values = [row.metrics[metric] for row in rows if metric in row.metrics]
+    last = {**rows[-1].metrics, "epoch": rows[-1].step} if rows else {"epoch": 0}
+    ray.tune.report({**last, "best_value": max(values)} if values else last)
 
 
 def _train_worker(config: dict[str, Any]) -> dict[str, Any] | None:

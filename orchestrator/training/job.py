@@ -8,6 +8,9 @@ from orchestrator.storage.failures import failure_file
 from orchestrator.storage.stages import Stage, StageStore
 from orchestrator.training.workers import WorkersConfig
 
+TRAINED_KINDS = ("finetune", "distill")
+"""Kinds of stage that a group of workers trains; any other is built by one process."""
+
 
 @dataclass(frozen=True)
 class Job:
