@@ -62,7 +62,9 @@ QUESTIONS = (
         "distillation",
         "Does distillation help a student of 4 layers?",
         "Teacher of 8 layers, four blocks. *another* is the control: all terms, with the teacher's states of another"
-        " user. What it gains is regularisation, what the row beside it gains on top is the teacher's knowledge.",
+        " user. What it gains is regularisation, what the row beside it gains on top is the teacher's knowledge. The"
+        " weights are not searched: cosine 1, norm and supervision 0.1 where a row has them, with the learning rate"
+        " that was chosen for cross entropy alone.",
         costs=True,
     ),
     Question(
