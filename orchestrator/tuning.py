@@ -53,22 +53,22 @@ class Watcher(ray.tune.Callback):  # type: ignore[misc]  # ray ships no types he
     def on_trial_result(
         self, iteration: int, trials: list[Any], trial: Any, result: dict[str, Any], **info: Any
     ) -> None:
-        self._on_result(_job(trial), result)
+        self._on_result(_jobs(trial)[0], result)
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        self._on_end(_job(trial))
+        self._on_end(_jobs(trial)[0])
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        job = _job(trial)
-        if not read_failure(job.failure_file):
-            note_failure(
-                job.failure_file,
-                TrialFailedError(
-                    f"{job.stage.stage_id}: the process that steers its trial was lost, got {trial.get_error()}."
-                    " Look into the logs of Ray, then resume the sweep."
-                ),
-            )
-        self._on_end(job)
+        for job in _jobs(trial):
+            if not read_failure(job.failure_file):
+                note_failure(
+                    job.failure_file,
+                    TrialFailedError(
+                        f"{job.stage.stage_id}: the process that steers its trial was lost, got {trial.get_error()}."
+                        " Look into the logs of Ray, then resume the sweep."
+                    ),
+                )
+        self._on_end(_jobs(trial)[0])
 
     def __getstate__(self) -> dict[str, Any]:
         """Tune pickles its callbacks for a restore that never comes; ours hold on to what cannot be pickled."""
@@ -186,8 +186,8 @@ def _run_config(job: Job, kind: str, watcher: Watcher) -> ray.tune.RunConfig:
     )
 
 
-def _job(trial: Any) -> Job:
-    return Job.from_dict(trial.config["jobs"][0])
+def _jobs(trial: Any) -> list[Job]:
+    return [Job.from_dict(raw) for raw in trial.config["jobs"]]
 
 
 def _label(trial: Any) -> str:

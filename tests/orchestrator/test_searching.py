@@ -251,7 +251,7 @@ def test_a_trial_whose_process_was_lost_leaves_the_reason(tmp_path: Path) -> Non
     job = search.draw()
     ended: list[Job] = []
     watcher = Watcher(search.note, ended.append)
-    lost = SimpleNamespace(config={"job": job.to_dict()}, get_error=lambda: TuneError("the node died"))
+    lost = SimpleNamespace(config={"jobs": [job.to_dict()]}, get_error=lambda: TuneError("the node died"))
     watcher.on_trial_error(1, [], lost)
     message = read_failure(job.failure_file)
     assert message is not None
