@@ -298,7 +298,8 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     assert page == tmp_path / "study.md"
     assert "`log.txt`, after the 5-core: 1,234 users" in text
     assert "| split | leave-one-out in the order of time:" in text
-    assert "frozen; computed in fp32, trained weights and scores in fp32; AdamW, 32 windows a step," in text
+    assert "item vectors of SASRec, frozen; computed in fp32, trained weights and scores in fp32; AdamW" in text
+    assert "AdamW, 32 windows a step, weight decay 0.01, cosine rate" in text
     assert "| finetune | 2 |" in text
     assert "| finetune | 4 |" in text
     assert "## Not answered yet" in text
