@@ -13,7 +13,7 @@ from orchestrator.cluster import check_storage_is_shared, connected
 from orchestrator.console import complain, progress, say
 from orchestrator.interruption import Interruption
 from orchestrator.planning.agreement import agreed_settings
-from orchestrator.planning.plan import Plan, add_row
+from orchestrator.planning.plan import Plan, add_row, wanted
 from orchestrator.planning.trial import Trial
 from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
@@ -38,6 +38,7 @@ from orchestrator.tracking.mirror import (
 )
 from slmrec_core.data import SequenceDataset
 from slmrec_core.errors import TrialFailedError
+from slmrec_core.experiment import ExperimentConfig
 from slmrec_core.hardware import fast_precision
 
 EXIT_DONE, EXIT_FAILED = 0, 1
@@ -131,7 +132,8 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     allocation = allocate(sweep.plan.workers, nodes)
     progress(f"Sweep {sweep.folder.name}: {allocation.describe()}")
     plan, space = sweep.plan, sweep.space
-    if warning := slow_precision(plan, allocation, fast_precision()):
+    to_build = [plan.experiments[name] for name in wanted(plan, StageStore(sweep.storage / "stages"))]
+    if warning := slow_precision(to_build, allocation, fast_precision()):
         complain(warning)
     builder = Builder(sweep.storage, sweep.folder.name, allocation)
     endings: dict[str, Ending] = {}
@@ -168,15 +170,15 @@ def _run(sweep: Sweep, mirror: MlflowMirror, interruption: Interruption, stack: 
     return EXIT_FAILED
 
 
-def slow_precision(plan: Plan, allocation: Allocation, fast: str) -> str | None:
+def slow_precision(to_build: Sequence[ExperimentConfig], allocation: Allocation, fast: str) -> str | None:
     """What to say of rows that name bf16 where nothing computes it; None = nothing.
 
     Args:
-        plan: Of the sweep.
+        to_build: Experiments of the stages that are not there yet.
         allocation: CPUs or GPUs.
         fast: What this machine computes fast, `hardware.fast_precision`.
     """
-    names_it = any(experiment.training.precision == "bf16" for experiment in plan.experiments.values())
+    names_it = any(experiment.training.precision == "bf16" for experiment in to_build)
     if allocation.use_gpu or fast == "bf16" or not names_it:
         return None
     return (

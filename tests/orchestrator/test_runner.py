@@ -111,8 +111,10 @@ def test_the_source_of_the_data_is_what_was_read(tmp_path: Path) -> None:
 
 def test_bf16_where_nothing_computes_it_is_not_silent() -> None:
     cpus, gpus = Allocation(2, 1, 0.95, use_gpu=False), Allocation(1, 1, 0.95, use_gpu=True)
-    rows = {name: make_plan(space_of({"method": "finetune", "training.precision": name})) for name in ("fp32", "bf16")}
+    plans = {name: make_plan(space_of({"method": "finetune", "training.precision": name})) for name in ("fp32", "bf16")}
+    rows = {name: list(plan.experiments.values()) for name, plan in plans.items()}
     assert "--set training.precision=fp32" in str(slow_precision(rows["bf16"], cpus, "fp32"))
     assert slow_precision(rows["bf16"], cpus, "bf16") is None
     assert slow_precision(rows["bf16"], gpus, "fp32") is None
     assert slow_precision(rows["fp32"], cpus, "fp32") is None
+    assert slow_precision([], cpus, "fp32") is None, "what is there already takes no time"
