@@ -19,6 +19,7 @@ from orchestrator.preparation import prepare
 from orchestrator.provenance import provenance
 from orchestrator.report.cost_figure import draw_costs
 from orchestrator.report.curves import curves, paired_comparisons
+from orchestrator.report.difference_figure import draw_differences
 from orchestrator.report.figures import draw
 from orchestrator.report.results import Ending, best_student, collect, format_table, write_results
 from orchestrator.resources import Allocation, allocate
@@ -228,6 +229,7 @@ def _report(sweep: Sweep, mirror: MlflowMirror, endings: dict[str, Ending], stat
     caption = _caption(dataset, len(sweep.space.seeds))
     title = f"{sweep.space.study}: {_data_name(sweep)}"
     draw(points, frame, folder / "figures", title, caption)
+    draw_differences(tests, folder / "figures", title, caption)
     draw_costs(points, frame, folder / "figures", title, caption)
     progress("Writing curves, figures and the best student to MLflow")
     mirror.finish(

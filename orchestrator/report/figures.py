@@ -29,6 +29,9 @@ from orchestrator.report.figure_style import (
     ticks,
 )
 
+CURVE = "depth_ndcg_at_10.png"
+"""Name of the PNG."""
+
 _MIN_LABEL_GAP = 0.052
 """Between two names beside their lines, as a share of the axis height."""
 _CAPTION_WIDTH = 112
@@ -63,7 +66,7 @@ def draw(
     if not drawn["ndcg_at_10"]:
         return []
     folder.mkdir(parents=True, exist_ok=True)
-    png, page = folder / "depth_ndcg_at_10.png", folder / "depth.html"
+    png, page = folder / CURVE, folder / "depth.html"
     _save_png(drawn["ndcg_at_10"], png, title, caption)
     if not interactive:
         return [png]

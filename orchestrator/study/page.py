@@ -1,6 +1,7 @@
 """`docs/study.md`: every number that we measured is computed from the kept rows, none is typed."""
 
-from collections.abc import Iterator, Sequence, Set
+from collections.abc import Sequence, Set
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,8 @@ from typing import Any
 import pandas as pd
 
 from orchestrator.report.curves import Comparison, best_settings, curves, paired_comparisons, row_groups
-from orchestrator.report.figures import draw
+from orchestrator.report.difference_figure import DIFFERENCES, draw_differences
+from orchestrator.report.figures import CURVE, draw
 from orchestrator.report.rank_reader import RankReader
 from orchestrator.report.results import replace_file
 from orchestrator.space.search_space import load_search_space
@@ -22,69 +24,94 @@ _METRIC = "ndcg_at_10"
 _DIFFERENCES = ("test NDCG@10", "seeds", "difference", "by seed", "95 %")
 
 
+@dataclass(frozen=True)
+class _Answer:
+    """What is known of one question."""
+
+    question: Question
+    frame: pd.DataFrame
+    """Its rows, at least one of them finished."""
+    tests: Sequence[Comparison]
+    """Those of its list that both sides are measured for."""
+    open_tests: Sequence[str]
+
+    @property
+    def picture(self) -> str | None:
+        """A curve over at least three depths, else its paired differences; None = rows to choose a setting from."""
+        if f"test/{_METRIC}" not in self.frame:
+            return None
+        measured = self.frame[(self.frame["status"] == "finished") & (self.frame["method"] != "sasrec")]
+        if measured["num_layers"].nunique() > 2:
+            return CURVE
+        return DIFFERENCES if self.tests else None
+
+
 def write_page(record: Path) -> Path:
     """Writes the page beside the record's folder, and the figures into it; gives the page's path."""
-    page = record.with_suffix(".md")
-    for question, frame in _answered(record):
-        rows = frame[frame["status"] == "finished"]
-        # Rows to choose a setting from are no result.
-        if rows["num_layers"].nunique() > 1 and f"test/{_METRIC}" in rows:
-            folder = record / "figures" / question.name
-            draw(curves(frame, record / "rows"), frame, folder, question.title, _seeds(rows), interactive=False)
-    return replace_file(page, page_text(record))
+    answers = _answers(record)
+    for answer in answers:
+        folder, title = record / "figures" / answer.question.name, answer.question.title
+        if answer.picture == CURVE:
+            points = curves(answer.frame, record / "rows")
+            draw(points, answer.frame, folder, title, _seeds(answer.frame), interactive=False)
+        elif answer.picture == DIFFERENCES:
+            draw_differences(answer.tests, folder, title)
+    return replace_file(record.with_suffix(".md"), _text(record, answers))
 
 
 def page_text(record: Path) -> str:
     """The page, from the tables and rows of a record."""
-    answered = list(_answered(record))
-    parts = [_head(record, answered)]
-    tests: dict[str, Comparison] = {}
-    for question, frame in answered:
-        listed = load_search_space(f"study/{question.name}", []).compare
-        found = paired_comparisons(frame, record / "rows", listed=listed) if listed else []
-        tests |= {test.name: test for test in found}
-        parts.append(_section(question, frame, found, record))
-        if still_open := [name for name in listed if name not in tests]:
-            parts.append(f"Not compared yet: {', '.join(still_open)}.")
-    open_questions = [question for question in QUESTIONS if question.name not in {q.name for q, _ in answered}]
+    return _text(record, _answers(record))
+
+
+def _answers(record: Path) -> list[_Answer]:
+    """Of the questions with a table in which at least one row is finished."""
+    answers = []
+    for question in QUESTIONS:
+        file = record / f"{question.name}.csv"
+        frame = pd.read_csv(file) if file.is_file() else None
+        if frame is not None and (frame["status"] == "finished").any():
+            listed = load_search_space(f"study/{question.name}", []).compare
+            tests = paired_comparisons(frame, record / "rows", listed=listed) if listed else []
+            measured = {test.name for test in tests}
+            answers.append(_Answer(question, frame, tests, [name for name in listed if name not in measured]))
+    return answers
+
+
+def _text(record: Path, answers: Sequence[_Answer]) -> str:
+    parts = [_head(record, answers), *(_section(answer, record) for answer in answers)]
+    answered = {answer.question.name for answer in answers}
+    open_questions = [question for question in QUESTIONS if question.name not in answered]
     if open_questions:
         parts.append("## Not answered yet\n\n" + "\n".join(f"- {question.title}" for question in open_questions))
     costs = read_costs(record)
     if costs:
         parts.append(_depth_costs(costs))
-    parts.append(_claims(Evidence({question.name: frame for question, frame in answered}, tests, costs)))
+    frames = {answer.question.name: answer.frame for answer in answers}
+    tests = {test.name: test for answer in answers for test in answer.tests}
+    parts.append(_claims(Evidence(frames, tests, costs)))
     return "\n\n".join(parts) + "\n"
 
 
-def _answered(record: Path) -> Iterator[tuple[Question, pd.DataFrame]]:
-    """Questions with a table in which at least one row is finished."""
-    for question in QUESTIONS:
-        file = record / f"{question.name}.csv"
-        if file.is_file():
-            frame = pd.read_csv(file)
-            if (frame["status"] == "finished").any():
-                yield question, frame
-
-
-def _head(record: Path, answered: Sequence[tuple[Question, pd.DataFrame]]) -> str:
-    frames = [frame[frame["status"] == "finished"] for _, frame in answered]
+def _head(record: Path, answers: Sequence[_Answer]) -> str:
+    frames = [answer.frame[answer.frame["status"] == "finished"] for answer in answers]
     text = ["# The redundancy study", "Written by `make study`; no number that we measured is typed by hand."]
     if not frames:
         return "\n\n".join([*text, "No row is kept yet."])
     return "\n\n".join([*text, _table(["", ""], [[name, told] for name, told in protocol(record, frames).items()])])
 
 
-def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison], record: Path) -> str:
+def _section(answer: _Answer, record: Path) -> str:
+    question, frame = answer.question, answer.frame
     chosen = best_settings(frame)
     reader = RankReader(record / "rows")
     # Settings to choose from are all shown, where they are what the question is about.
     shown = chosen.frame if f"test/{_METRIC}" in frame else frame[frame["status"] == "finished"]
     parts = [f"## {question.title}", question.text, _rows_table(shown, set(chosen.frame["stage_id"]), reader)]
-    figure = record / "figures" / question.name / "depth_ndcg_at_10.png"
-    if figure.is_file():
-        parts.insert(2, f"![{question.title}]({record.name}/figures/{question.name}/{figure.name})")
-    if tests:
-        parts.append(_tests_table(tests))
+    if answer.picture:
+        parts.insert(2, f"![{question.title}]({record.name}/figures/{question.name}/{answer.picture})")
+    if answer.tests:
+        parts.append(_tests_table(answer.tests))
     if question.steps and (steps := _steps(frame, record / "rows")):
         parts.append(steps)
     if question.costs:
@@ -95,6 +122,8 @@ def _section(question: Question, frame: pd.DataFrame, tests: Sequence[Comparison
     ]
     if missing:
         parts.append(f"Not trained yet: {'; '.join(missing)}.")
+    if answer.open_tests:
+        parts.append(f"Not compared yet: {', '.join(answer.open_tests)}.")
     return "\n\n".join(parts)
 
 
@@ -232,7 +261,7 @@ def _claims(evidence: Evidence) -> str:
 
 
 def _seeds(frame: pd.DataFrame) -> str:
-    seeds = frame["seed"].unique()
+    seeds = frame.loc[frame["status"] == "finished", "seed"].unique()
     if len(seeds) == 1:
         return f"Seed {seeds[0]} alone."
     return f"Means over {len(seeds)} seeds; bands are 95 % intervals of each row, paired tests tell what differs."

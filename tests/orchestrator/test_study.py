@@ -291,7 +291,7 @@ def kept(question: str, plan: Plan, tmp_path: Path) -> study.Study:
 
 
 def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
-    depths = {"method": "finetune", "student.num_layers": {"grid": [2, 4]}}
+    depths = {"method": "finetune", "student.num_layers": {"grid": [1, 2, 4]}}
     one = kept("depth", plan_of(depths, base={"training.precision": "fp32"}, seeds=[0, 1]), tmp_path)
     page = write_page(one.record)
     text = page.read_text()
@@ -310,7 +310,18 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     assert "cannot be told here" in text
     figures = tmp_path / "study" / "figures" / "depth"
     assert [path.name for path in figures.iterdir()] == ["depth_ndcg_at_10.png"], "5 MB of HTML are not kept"
+    assert "(study/figures/depth/depth_ndcg_at_10.png)" in text
     assert page_text(one.record) == text, "from the same rows, the same page"
+
+
+def test_where_depth_is_not_the_question_the_picture_is_of_the_differences(tmp_path: Path) -> None:
+    rows = [{"method": "finetune", "row": "ce"}, {"method": "distill", "row": "all"}]
+    one = kept("distillation", plan_of(*rows, seeds=[0, 1]), tmp_path)
+    text = write_page(one.record).read_text()
+    assert "| all-4 vs ce-4 | 2 |" in text
+    figures = tmp_path / "study" / "figures" / "distillation"
+    assert [path.name for path in figures.iterdir()] == ["differences.png"]
+    assert "(study/figures/distillation/differences.png)" in text
 
 
 def test_the_page_has_a_column_for_every_protocol_that_was_asked_for(tmp_path: Path) -> None:
