@@ -261,10 +261,13 @@ def _claims(evidence: Evidence) -> str:
 
 
 def _seeds(frame: pd.DataFrame) -> str:
-    seeds = frame.loc[frame["status"] == "finished", "seed"].unique()
-    if len(seeds) == 1:
-        return f"Seed {seeds[0]} alone."
-    return f"Means over {len(seeds)} seeds; bands are 95 % intervals of each row, paired tests tell what differs."
+    finished = frame[frame["status"] == "finished"]
+    counts = finished.groupby(["row", "num_layers"])["seed"].nunique()
+    fewest, most = counts.min(), counts.max()
+    if most == 1:
+        return f"Seed {finished['seed'].iloc[0]} alone."
+    means = f"{most} seeds" if fewest == most else f"{fewest} to {most} seeds, where there is no band one"
+    return f"Means over {means}; bands are 95 % intervals of each row, paired tests tell what differs."
 
 
 def _layers(group: pd.DataFrame) -> str:

@@ -19,7 +19,7 @@ from orchestrator.storage.stages import StageStore
 from orchestrator.study import study
 from orchestrator.study.claims import Evidence, claims
 from orchestrator.study.cost import DepthCost, read_costs
-from orchestrator.study.page import page_text, write_page
+from orchestrator.study.page import _seeds, page_text, write_page
 from orchestrator.study.questions import QUESTIONS, RECORD, TIERS
 from orchestrator.study.rates import BEFORE_RATES, SEARCHES, chosen_rates, waiting_depths, with_rates
 from orchestrator.study.rows import keep_row, put_back
@@ -312,6 +312,21 @@ def test_the_page_has_every_row_and_says_what_is_open(tmp_path: Path) -> None:
     assert [path.name for path in figures.iterdir()] == ["depth_ndcg_at_10.png"], "5 MB of HTML are not kept"
     assert "(study/figures/depth/depth_ndcg_at_10.png)" in text
     assert page_text(one.record) == text, "from the same rows, the same page"
+
+
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ({"a": [0], "b": [0]}, "Seed 0 alone."),
+        ({"a": [0, 1, 2], "b": [0, 1, 2]}, "Means over 3 seeds; bands"),
+        ({"a": [0, 1, 2], "b": [0]}, "Means over 1 to 3 seeds, where there is no band one; bands"),
+    ],
+)
+def test_a_figure_says_how_many_seeds_its_rows_have(seeds: dict[str, list[int]], said: str) -> None:
+    rows = [(row, 4, seed, "finished") for row, own in seeds.items() for seed in own]
+    # What is not finished is not drawn.
+    frame = pd.DataFrame([*rows, ("c", 4, 7, "pending")], columns=["row", "num_layers", "seed", "status"])
+    assert _seeds(frame).startswith(said)
 
 
 def test_where_depth_is_not_the_question_the_picture_is_of_the_differences(tmp_path: Path) -> None:
