@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from orchestrator.report.curves import CurvePoint, compressed_rows, row_groups
-from orchestrator.report.figure_style import BASELINE, GRID, INK, MUTED, styles_of
+from orchestrator.report.figure_style import BASELINE, GRID, INK, MUTED, plain, styles_of
 
 _METRIC = "test/ndcg_at_10"
 _CAPTION_WIDTH = 150
@@ -122,17 +122,12 @@ class _Marks:
     def name(self, axes: Axes) -> None:
         """Two columns of names beside the panels."""
         axes.axis("off")
-        handles = [Line2D([], [], color=c, marker="o", ls="", label=_plain(name)) for name, c in self._colors.items()]
+        handles = [Line2D([], [], color=c, marker="o", ls="", label=plain(name)) for name, c in self._colors.items()]
         handles += [Line2D([], [], color="none", label=" ")]
-        handles += [Line2D([], [], color=MUTED, marker=m, ls="", label=_plain(way)) for way, m in self._markers.items()]
+        handles += [Line2D([], [], color=MUTED, marker=m, ls="", label=plain(way)) for way, m in self._markers.items()]
         axes.legend(handles=handles, loc="center left", frameon=False, fontsize=9, labelspacing=0.7)
 
 
 def _parts(point: CurvePoint) -> tuple[str, str]:
     model, _, way = point.row.partition("_")
     return model, way or "as it is"
-
-
-def _plain(name: str) -> str:
-    # Names that a user chose may hold dollar signs: they are not formulas.
-    return name.replace("$", r"\$")

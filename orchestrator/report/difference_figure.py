@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from orchestrator.report.curves import Comparison
-from orchestrator.report.figure_style import BASELINE, GRID, INK, MUTED
+from orchestrator.report.figure_style import BASELINE, GRID, INK, MUTED, plain
 from slmrec_core.metrics import EQUAL_MARGIN, Verdict
 
 DIFFERENCES = "differences.png"
@@ -19,8 +19,10 @@ DIFFERENCES = "differences.png"
 
 _COLORS: dict[Verdict, str] = {"better": "#0072b2", "worse": "#d55e00", "equal": INK, "undecided": MUTED}
 """Okabe and Ito's, as in the other figures."""
-_LINE_INCHES = 0.46
-_WIDTH_INCHES, _EDGE_INCHES, _TOP_INCHES, _BOTTOM_INCHES = 9.0, 0.3, 1.1, 0.8
+_LINE_INCHES, _PLOT_INCHES, _VERDICT_INCHES = 0.46, 5.4, 1.0
+_WIDTH_INCHES = 9.0
+"""At least; long names widen the picture."""
+_EDGE_INCHES, _TOP_INCHES, _BOTTOM_INCHES = 0.3, 1.1, 0.8
 _CHARACTER_INCHES = 0.1
 """Width of a name's characters, a little more than they take on average."""
 _POINTS_PER_INCH = 72
@@ -47,15 +49,16 @@ def draw_differences(tests: Sequence[Comparison], folder: Path, title: str, capt
     height = _TOP_INCHES + _BOTTOM_INCHES + _LINE_INCHES * len(tests)
     names = _EDGE_INCHES + _CHARACTER_INCHES * _longest(tests)
     with mpl.rc_context({"font.family": "DejaVu Sans", "font.size": 10, "text.color": INK, "axes.labelcolor": INK}):
-        figure = Figure(figsize=(_WIDTH_INCHES, height), dpi=180, facecolor="white")
+        width = max(_WIDTH_INCHES, names + _PLOT_INCHES + _VERDICT_INCHES)
+        figure = Figure(figsize=(width, height), dpi=180, facecolor="white")
         FigureCanvasAgg(figure)
-        left, right = names / _WIDTH_INCHES, 1.0 / _WIDTH_INCHES
+        left, right = names / width, _VERDICT_INCHES / width
         bottom, lines = _BOTTOM_INCHES / height, _LINE_INCHES * len(tests) / height
         axes = figure.add_axes((left, bottom, 1 - left - right, lines))
         _dress(axes, tests)
         for place, test in enumerate(tests):
             _draw_line(axes, place, test)
-        edge = _EDGE_INCHES / _WIDTH_INCHES
+        edge = _EDGE_INCHES / width
         figure.text(edge, 1 - 0.42 / height, title, fontsize=15, fontweight="bold", parse_math=False)
         told = f"{caption} Dots are means, lines 95 % intervals, ticks single seeds; a line inside the band: equal."
         text = fill(told.strip(), _CAPTION_WIDTH)
@@ -91,7 +94,7 @@ def _dress(axes: Axes, tests: Sequence[Comparison]) -> None:
     reach = max(abs(end) for test in tests for end in (test.low, test.high, *test.by_seed, EQUAL_MARGIN)) * 1.08
     axes.set_xlim(-reach, reach)
     axes.set_ylim(len(tests) - 0.5, -0.5)
-    axes.set_yticks(range(len(tests)), [_plain(test.name) for test in tests], ha="left")
+    axes.set_yticks(range(len(tests)), [plain(test.name) for test in tests], ha="left")
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
     axes.spines["bottom"].set_color(BASELINE)
@@ -105,8 +108,3 @@ def _dress(axes: Axes, tests: Sequence[Comparison]) -> None:
 
 def _longest(tests: Sequence[Comparison]) -> int:
     return max(len(test.name) for test in tests)
-
-
-def _plain(name: str) -> str:
-    # Names that a user chose may hold dollar signs: they are not formulas.
-    return name.replace("$", r"\$")

@@ -69,3 +69,8 @@ def band(points: Sequence[CurvePoint]) -> tuple[list[int], list[float], list[flo
     """Depths, lower and upper ends of those points that have an interval."""
     known = [(p.num_layers, p.low, p.high) for p in points if p.low is not None and p.high is not None]
     return [x for x, _, _ in known], [low for _, low, _ in known], [high for _, _, high in known]
+
+
+def plain(name: str) -> str:
+    """A name that a user chose, as text: its dollar signs are no formulas."""
+    return name.replace("$", r"\$")

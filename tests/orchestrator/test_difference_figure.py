@@ -44,6 +44,13 @@ def test_every_test_takes_a_line(tmp_path: Path) -> None:
     assert two[1] > one[1]
 
 
+def test_long_names_widen_the_picture(tmp_path: Path) -> None:
+    usual, longer = (
+        size(picture(tmp_path, compared(name=name)))[0] for name in ("a-4 vs b-4", "a" * 100 + "-4 vs b-4")
+    )
+    assert longer > usual
+
+
 def test_the_same_tests_give_the_same_picture_and_others_another(tmp_path: Path) -> None:
     first = picture(tmp_path, compared())
     assert picture(tmp_path, compared()) == first
