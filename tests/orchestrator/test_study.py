@@ -76,6 +76,8 @@ def test_a_kept_row_gives_the_table_and_the_ranks_of_its_stage(
     for stage, layer in ((only(plan, "finetune").stage_id, None), (only(plan, "probe").stage_id, 2)):
         there, here = (RankReader(s.root).values([(stage, layer)], "test/mrr") for s in (rows, stages))
         assert (there == here).all()
+    users = pd.read_parquet(rows.path(only(plan, "probe").stage_id) / "ranks.parquet")["user_id"]
+    assert (users != users.shift()).sum() == users.nunique(), "all of a user's ranks together: half the size"
     weights = {path.parent.name for path in rows.root.rglob("*.safetensors")}
     assert weights == {only(plan, "sasrec").stage_id}, "only of SASRec, whose item table the others read"
     for trial in plan.trials:
