@@ -60,8 +60,8 @@ def draw_differences(tests: Sequence[Comparison], folder: Path, title: str, capt
             _draw_line(axes, place, test)
         edge = _EDGE_INCHES / width
         figure.text(edge, 1 - 0.42 / height, title, fontsize=15, fontweight="bold", parse_math=False)
-        told = f"{caption} Dots are means, lines 95 % intervals, ticks single seeds; a line inside the band: equal."
-        text = fill(told.strip(), _CAPTION_WIDTH)
+        told = "Dots are means, lines 95 % intervals, ticks single seeds; differences within the band do not matter."
+        text = fill(f"{caption} {told}".strip(), _CAPTION_WIDTH)
         figure.text(
             edge, 1 - 0.55 / height, text, fontsize=10, color=MUTED, va="top", linespacing=1.4, parse_math=False
         )

@@ -34,10 +34,14 @@ class _Answer:
     tests: Sequence[Comparison]
     """Those of its list that both sides are measured for."""
     open_tests: Sequence[str]
+    """Names of the others."""
 
     @property
     def picture(self) -> str | None:
-        """A curve over at least three depths, else its paired differences; None = rows to choose a setting from."""
+        """A curve over at least three depths, else the paired differences.
+
+        None = there are none, or the rows are there to choose a setting from.
+        """
         if f"test/{_METRIC}" not in self.frame:
             return None
         measured = self.frame[(self.frame["status"] == "finished") & (self.frame["method"] != "sasrec")]

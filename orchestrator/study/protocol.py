@@ -83,11 +83,12 @@ def _provenance(record: Path, stages: Sequence[str], frames: Sequence[pd.DataFra
     """Where the rows come from, by their manifests."""
     made = [json.loads((record / "rows" / stage / MANIFEST).read_text())["provenance"] for stage in stages]
     seconds = sum(json.loads((record / "rows" / s / "result.json").read_text())["seconds"] for s in stages)
+    hardware = {name for frame in frames for name in frame["hardware"].dropna()}
     threads, pythons = ({str(one[name]) for one in made} for name in ("threads", "python"))
     return {
         "commits": ", ".join(sorted({f"`{one['commit'][:9]}`" for one in made})),
         "versions": "; ".join(", ".join(sorted({f"{p} {one[f'version.{p}']}" for one in made})) for p in _PACKAGES),
-        "hardware": f"{_all(frames, 'hardware')}; threads of a worker: {', '.join(sorted(threads))}, Python"
+        "hardware": f"{'; '.join(sorted(hardware))}; threads of a worker: {', '.join(sorted(threads))}; Python"
         f" {', '.join(sorted(pythons))}",
         "wall time": f"{seconds / 3600:.1f} hours of training and ranking in {len(stages)} rows",
     }
