@@ -6,15 +6,19 @@ from contextlib import contextmanager
 from types import FrameType
 
 
-class Interrupted(BaseException):
-    """The user, or `ray job stop`, ended the sweep; not an `Exception`, so that nothing catches it by accident."""
+class Interrupted(KeyboardInterrupt):
+    """The user, or `ray job stop`, ended the sweep; not an `Exception`, so that nothing catches it by accident.
+
+    Ray's own waits let nothing through but a KeyboardInterrupt: anything else comes out as an `Exception`, upon which
+    Tune gives its trials ten seconds to end, while `ray job stop` gives three.
+    """
 
 
 class Interruption:
     """Knows whether a signal has come.
 
-    The handler raises `Interrupted` in the main thread, but where Ray waits in its own code that may come out as
-    another exception, or not at all: whoever catches something asks `signal_number`, whoever waits calls `check`.
+    The handler raises `Interrupted` in the main thread, but what comes out of Ray may be another exception, or none at
+    all: whoever catches something calls `notice`, whoever has waited calls `check`.
     """
 
     def __init__(self) -> None:

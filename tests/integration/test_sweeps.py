@@ -300,6 +300,8 @@ def test_a_sweep_whose_item_table_is_being_trained_hears_a_signal_at_once(
     long = ("--set", "item_table.training.epochs=100000", "--set", "item_table.training.patience=100000")
     process = start_sweep(small_space(epochs=1), "--storage", tmp_path / "s", "--name", "x", *long)
     wait_for_line(process, r"sasrec-\S+ +epoch \d")
+    # Once the line is out, the sweep waits in Ray's own code for the next, which is 15 s away.
+    time.sleep(1)
     process.send_signal(number)
     deadline = time.monotonic() + 3
     wait_for_line(process, "--name x --resume")
