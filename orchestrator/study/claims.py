@@ -92,7 +92,7 @@ def _tested(evidence: Evidence, text: str, name: str, bearing_out: Sequence[Verd
         return Claim(text, "–", UNMEASURED)
     measured = f"{name}: {test.difference:+.4f} ({test.low:+.4f} to {test.high:+.4f}), {test.verdict}"
     if test.num_seeds < _SEEDS:
-        return Claim(text, f"{measured}, with {test.num_seeds} of {_SEEDS} seeds", UNTOLD)
+        return Claim(text, f"{measured}, with {test.num_seeds} of {_SEEDS} seeds", UNMEASURED)
     if test.verdict == "undecided":
         return Claim(text, measured, UNTOLD)
     return Claim(text, measured, HOLDS if test.verdict in bearing_out else FAILS)

@@ -381,7 +381,7 @@ def test_a_claim_about_ranking_takes_three_seeds() -> None:
         return next((c.measured, c.verdict) for c in found if c.text.startswith("Distillation lifts"))
 
     assert told(3)[1] == "holds"
-    assert told(2)[1] == "cannot be told here"
+    assert told(2)[1] == "not measured yet"
     assert told(2)[0].endswith("with 2 of 3 seeds")
 
 
