@@ -13,7 +13,7 @@ HOLDS, FAILS, UNTOLD, UNMEASURED = "holds", "does not hold", "cannot be told her
 _WHOLE, _STUDENT = 30, 4
 """Layers of the LLM, and of the paper's student."""
 _SEEDS = 3
-"""Below as many a claim about ranking is not told."""
+"""Below as many a claim about ranking counts as not measured yet."""
 _SHARE = 0.14
 """Where 13 % ends."""
 
