@@ -1,9 +1,12 @@
 """SIGINT and SIGTERM, so that a sweep can say how to go on before it ends."""
 
 import signal
+import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,7 +35,7 @@ class Interruption:
             self._take(number)
             raise Interrupted
 
-        earlier = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        earlier = {number: signal.signal(number, handle) for number in SIGNALS}
         try:
             yield
         finally:
@@ -54,7 +57,7 @@ class Interruption:
         return self.signal_number
 
     def _take(self, number: int) -> None:
-        for name in (signal.SIGINT, signal.SIGTERM):
+        for name in SIGNALS:
             signal.signal(name, signal.SIG_IGN)
         self.signal_number = number
 
@@ -62,3 +65,17 @@ class Interruption:
         """Raises `Interrupted` if a signal has come that something swallowed."""
         if self.signal_number is not None:
             raise Interrupted
+
+
+@contextmanager
+def handed_on(process: "subprocess.Popen[bytes]") -> Iterator[None]:
+    """Hands both signals on to a sweep that this process waits for, so that neither outlives the other.
+
+    Ctrl-C reaches a sweep of the same terminal by itself as well, `kill` does not; it takes the first and no other.
+    """
+    earlier = {number: signal.signal(number, lambda number, _: process.send_signal(number)) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in earlier.items():
+            signal.signal(number, handler)

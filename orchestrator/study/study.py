@@ -12,6 +12,7 @@ from pathlib import Path
 import yaml
 
 from orchestrator.console import complain, progress
+from orchestrator.interruption import handed_on
 from orchestrator.planning.plan import make_plan
 from orchestrator.report.results import collect, replace_file
 from orchestrator.space.search_space import SearchSpace, load_search_space
@@ -113,10 +114,9 @@ class Study:
         command += ["--storage", str(self.storage)]
         if SweepFolder(self.storage, name).exists:
             command.append("--resume")
-        with subprocess.Popen(command) as sweep:
+        with subprocess.Popen(command) as sweep, handed_on(sweep):
             while sweep.returncode is None:
-                # Ctrl-C reaches the sweep as well, which ends in its own time.
-                with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                with suppress(subprocess.TimeoutExpired):
                     sweep.wait(_KEEP_EVERY_S)
                 for row in rows:
                     keep_row(self.stages, row, self.rows)

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import re
 import shutil
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -193,6 +194,27 @@ def test_a_question_that_was_interrupted_before_its_first_row_says_what_is_missi
     assert one.run(1) == 130
     frame = pd.read_csv(one.record / "baseline.csv")
     assert (frame["status"] == "missing").all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_the_study_ends_the_sweep_that_it_waits_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    # `kill` ended the study alone: its sweep trained on, and nobody kept its rows.
+    sweep = tmp_path / "orchestrator" / "sweep.py"
+    sweep.parent.mkdir()
+    sweep.write_text(
+        "import os, signal, sys\n"
+        "for name in (signal.SIGINT, signal.SIGTERM):\n"
+        "    signal.signal(name, lambda number, frame: sys.exit(128 + number))\n"
+        f"os.kill(os.getppid(), {int(number)})\n"
+        "signal.pause()\n"
+    )
+    monkeypatch.setattr(study, "ROOT", tmp_path)
+    monkeypatch.setattr(study, "load_search_space", lambda name, settings: space_of(FINETUNE))
+    before = signal.getsignal(number)
+    assert study.Study(tmp_path / "storage", tmp_path / "study", []).run(1) == 128 + number
+    assert signal.getsignal(number) == before
 
 
 def search_table(record: Path, valid: dict[tuple[int, float], float], name: str) -> None:
