@@ -35,17 +35,12 @@ class Evidence:
     tests: Mapping[str, Comparison]
     costs: DepthCosts | None = None
 
-    def decoder_share(self) -> float | None:
-        """Decoder parameters of the student over those of the whole LLM; None = not measured."""
-        student, whole = (self.costs.of(depth) if self.costs else None for depth in (_STUDENT, _WHOLE))
-        return student.decoder_millions / whole.decoder_millions if student and whole else None
-
-    def total_share(self) -> float | None:
-        """The same for all parameters, vocabulary and item table among them; None = one of the models is not kept."""
+    def share(self, column: str) -> float | None:
+        """Parameters of the student over those of the whole LLM; None = one of the models is not kept."""
         if "depth" not in self.tables:
             return None
         frame = self.tables["depth"]
-        by_depth = frame[frame["method"] == "finetune"].groupby("num_layers")["params_total"].mean().dropna()
+        by_depth = frame[frame["method"] == "finetune"].groupby("num_layers")[column].mean().dropna()
         if not {_STUDENT, _WHOLE} <= set(by_depth.index):
             return None
         return float(by_depth[_STUDENT] / by_depth[_WHOLE])
@@ -78,8 +73,8 @@ def claims(evidence: Evidence) -> list[Claim]:
         _tested(evidence, "Supervision of inner blocks helps by itself.", "supervision-4 vs ce-4", better),
         _tested(evidence, "The distilled student ranks better than SASRec.", "all-4 vs sasrec-0", better),
         _tested(evidence, "… and so does one of its depth that is fine-tuned.", "finetune-4 vs sasrec-0", better),
-        _share("The student has 13 % of the parameters (decoder alone).", evidence.decoder_share()),
-        _share("… and with vocabulary and item table.", evidence.total_share()),
+        _share("The student has 13 % of the parameters (decoder alone).", evidence.share("params_decoder")),
+        _share("… and with vocabulary and item table.", evidence.share("params_total")),
         _speed(evidence, "It trains 6.6 times faster than the whole LLM.", lambda cost: cost.training_times, 6.6),
         _speed(evidence, "It ranks 8.0 times faster than the whole LLM.", lambda cost: cost.ranking_times, 8.0),
         Claim("All of this for LLaMA-2 with 7 billion parameters.", "one LLM of 135 million parameters", UNTOLD),
